@@ -3,3 +3,6 @@
 mod name;
 
 pub use name::{MAX_LABEL, MAX_NAME, Name, NameError};
+
+mod zones;
+pub use zones::{ZoneConfig, Zones};

@@ -1,0 +1,5 @@
+//! Logs and metrics.
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub struct Metrics {}
