@@ -1,1 +1,92 @@
-//! Harness.
+//! The harness of the black-box tests: it starts the real `acmegate` and real peers on loopback, and tells a test what they said.
+//!
+//! A test most often wants a [`world::World`]: a certificate authority that asks a resolver, a resolver that walks down from a root of
+//! its own, BIND that serves the zones of somebody else, and acmegate that serves the zone they delegate to:
+//!
+//! ```no_run
+//! # async fn example() {
+//! use acmegate_tests::world::World;
+//!
+//! let world = World::start().await;
+//! world.delegate("www.example.test").await;
+//! let issued = world.acmegate.issue(&["www.example.test"]).run().await;
+//! issued.succeeded();
+//! # }
+//! ```
+//!
+//! One file a peer; whoever needs only one of them starts only that one.
+//!
+//! How it behaves, everywhere:
+//! - **A failure is a panic** that says what was awaited and what happened instead; the logs of every process that the test started follow.
+//! - **Nothing sleeps to be sure**: a start waits for the line or the answer that proves it, and every wait has an end ([`wait::LIMIT`]).
+//! - **Tests do not meet**: each server of port 53 has a loopback address of its own ([`addresses`]), all else takes port 0, all files lie in
+//!   temporary folders.
+//! - **Nothing is left behind**: a process ends with its whole process group when its handle is dropped, or when the test program dies.
+
+pub mod acmedns;
+pub mod acmegate;
+pub mod addresses;
+pub mod bind;
+pub mod certificates;
+pub mod dns;
+pub mod knot;
+pub mod lego;
+pub mod nsd;
+pub mod peers;
+pub mod ports;
+pub mod process;
+pub mod python;
+mod relay;
+pub mod testca;
+pub mod unbound;
+pub mod wait;
+pub mod world;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use tempfile::TempDir;
+
+/// The root of the workspace.
+pub fn workspace() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default())
+}
+
+/// A folder that goes with its handle; `name` is part of its name.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn temporary_folder(name: &str) -> TempDir {
+    let made = tempfile::Builder::new().prefix(&format!("acmegate-{name}-")).tempdir();
+    made.unwrap_or_else(|e| panic!("cannot make a temporary folder: {e}"))
+}
+
+/// Writes a file.
+///
+/// # Panics
+/// When that fails.
+pub fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+}
+
+/// Reads a file of text.
+///
+/// # Panics
+/// When that fails.
+pub fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()))
+}
+
+/// The path of an installed program, also of those that only an administrator has in the `PATH`.
+///
+/// # Panics
+/// When it is not installed.
+pub fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not installed: `tests/run` installs what the tests need"))
+}

@@ -1,0 +1,123 @@
+//! testca: Pebble as a certificate authority for tests, which checks DNS-01 for real through a resolver.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+use crate::{peers::peer, process::Process, temporary_folder, wait::bounded};
+
+/// A running certificate authority. It refuses 5 % of the nonces, as Pebble does unless told otherwise.
+pub struct TestCa {
+    directory: String,
+    management: String,
+    process: Process,
+    folder: TempDir,
+}
+
+/// How it shall run.
+#[derive(Debug, Default)]
+pub struct Options {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Options {
+    /// It validates by asking `resolver`, over TCP.
+    pub fn resolver(resolver: SocketAddr) -> Self {
+        Self::default().argument("-dnsserver").argument(&resolver.to_string())
+    }
+
+    /// It takes every challenge as met, without asking DNS.
+    pub fn always_valid() -> Self {
+        Self::default().variable("PEBBLE_VA_ALWAYS_VALID", "1")
+    }
+
+    /// It refuses this name (a policy refusal, HTTP 400).
+    #[must_use]
+    pub fn block(self, name: &str) -> Self {
+        self.argument("-block").argument(name)
+    }
+
+    /// Any flag or value of testca (`testca -h`).
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Any environment variable of Pebble, such as `PEBBLE_WFE_NONCEREJECT`.
+    #[must_use]
+    pub fn variable(mut self, key: &str, value: &str) -> Self {
+        self.environment.push((key.into(), value.into()));
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start(self) -> TestCa {
+        let folder = temporary_folder("testca");
+        let mut command = Command::new(peer("testca"));
+        command.arg("-v").arg("-dir").arg(folder.path()).args(&self.arguments);
+        command.env("PEBBLE_VA_NOSLEEP", "1").envs(self.environment);
+        let process = Process::spawn("testca", command);
+        let directory = process.stdout_line("its directory", |l| l.strip_prefix("directory ").map(str::to_owned)).await;
+        let management = process.stdout_line("its management address", |l| l.strip_prefix("management ").map(str::to_owned)).await;
+        process.stdout_line("its line \"ready\"", |l| (l == "ready").then_some(())).await;
+        TestCa { directory, management, process, folder }
+    }
+}
+
+impl TestCa {
+    /// The URL of its directory.
+    pub fn directory(&self) -> &str {
+        &self.directory
+    }
+
+    /// The file of the root of its HTTPS certificate.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("https-ca.pem")
+    }
+
+    /// The base URL of its management interface (Pebble's: `/roots/0`, `/intermediates/0`, `/cert-status-by-serial/<hex>`, …).
+    pub fn management(&self) -> &str {
+        &self.management
+    }
+
+    /// The root under which it issues, in PEM.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn issuing_root(&self) -> String {
+        self.get("/roots/0").await
+    }
+
+    /// What its management interface answers at `path`.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn get(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.management);
+        let get = async { http_client(&self.ca_file())?.get(&url).send().await?.text().await };
+        bounded(&url, get).await.unwrap_or_else(|e| panic!("{url}: {e}"))
+    }
+
+    /// Its log so far: Pebble's own lines.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+}
+
+/// An HTTPS client that trusts only the roots in `ca_file`.
+///
+/// # Errors
+/// When the file holds no certificates.
+pub fn http_client(ca_file: &Path) -> reqwest::Result<reqwest::Client> {
+    let roots = reqwest::Certificate::from_pem_bundle(crate::read(ca_file).as_bytes())?;
+    reqwest::Client::builder().tls_certs_only(roots).build()
+}
