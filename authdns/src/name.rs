@@ -154,32 +154,52 @@ impl FromStr for Name {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        if text == "." {
-            return Ok(Self::root());
-        }
-        let mut wire = Vec::with_capacity(text.len() + 2);
-        let mut label = Vec::with_capacity(MAX_LABEL);
-        let mut close = |label: &mut Vec<u8>| match label.len() {
-            0 => Err(NameError::EmptyLabel),
-            1..=MAX_LABEL => {
-                wire.push(label.len() as u8);
-                wire.append(label);
-                if wire.len() >= MAX_NAME { Err(NameError::NameTooLong) } else { Ok(()) }
-            }
-            _ => Err(NameError::LabelTooLong),
-        };
-        let mut rest = text.strip_suffix('.').filter(|t| !ends_in_open_escape(t)).unwrap_or(text).chars();
-        while let Some(character) = rest.next() {
-            match character {
-                '.' => close(&mut label)?,
-                '\\' => label.push(unescape(&mut rest)?),
-                '!'..='~' => label.push(character.to_ascii_lowercase() as u8),
-                other => return Err(NameError::BadCharacter(other)),
-            }
-        }
-        close(&mut label)?;
-        wire.push(0);
+        let mut wire = wire_as_written(text)?;
+        wire.make_ascii_lowercase();
         Ok(Self(wire.into()))
+    }
+}
+
+/// The uncompressed wire form of a name in master-file text, in the letter case of the text.
+pub(crate) fn wire_as_written(text: &str) -> Result<Vec<u8>, NameError> {
+    if text == "." {
+        return Ok(vec![0]);
+    }
+    let mut wire = Vec::with_capacity(text.len() + 2);
+    let mut label = Vec::with_capacity(MAX_LABEL);
+    let mut close = |label: &mut Vec<u8>| match label.len() {
+        0 => Err(NameError::EmptyLabel),
+        1..=MAX_LABEL => {
+            wire.push(label.len() as u8);
+            wire.append(label);
+            if wire.len() >= MAX_NAME { Err(NameError::NameTooLong) } else { Ok(()) }
+        }
+        _ => Err(NameError::LabelTooLong),
+    };
+    let mut rest = text.strip_suffix('.').filter(|t| !ends_in_open_escape(t)).unwrap_or(text).chars();
+    while let Some(character) = rest.next() {
+        match character {
+            '.' => close(&mut label)?,
+            '\\' => label.push(unescape(&mut rest)?),
+            '!'..='~' => label.push(character as u8),
+            other => return Err(NameError::BadCharacter(other)),
+        }
+    }
+    close(&mut label)?;
+    wire.push(0);
+    Ok(wire)
+}
+
+/// `wire` and its ancestors up to the root, from the longest to the shortest. `wire` is a whole uncompressed name.
+pub(crate) fn suffixes(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::successors(Some(wire), |name| parent_of(name))
+}
+
+/// The wire form without its leftmost label; `None` at the root.
+pub(crate) fn parent_of(wire: &[u8]) -> Option<&[u8]> {
+    match *wire.first()? {
+        0 => None,
+        length => wire.get(usize::from(length) + 1..),
     }
 }
 
@@ -188,18 +208,18 @@ fn ends_in_open_escape(text: &str) -> bool {
     text.bytes().rev().take_while(|&b| b == b'\\').count() % 2 == 1
 }
 
-fn unescape(rest: &mut std::str::Chars<'_>) -> Result<u8, NameError> {
+/// What `\\DDD` or `\\X` stands for, the backslash being read already.
+pub(crate) fn unescape(rest: &mut std::str::Chars<'_>) -> Result<u8, NameError> {
     let first = rest.next().ok_or(NameError::BadEscape)?;
     if !first.is_ascii_digit() {
-        return if first.is_ascii() { Ok(first.to_ascii_lowercase() as u8) } else { Err(NameError::BadEscape) };
+        return if first.is_ascii() { Ok(first as u8) } else { Err(NameError::BadEscape) };
     }
     let mut code = first.to_digit(10);
     for _ in 0..2 {
         let digit = rest.next().and_then(|c| c.to_digit(10));
         code = code.zip(digit).map(|(code, digit)| code * 10 + digit);
     }
-    let byte = code.and_then(|code| u8::try_from(code).ok()).ok_or(NameError::BadEscape)?;
-    Ok(byte.to_ascii_lowercase())
+    code.and_then(|code| u8::try_from(code).ok()).ok_or(NameError::BadEscape)
 }
 
 impl fmt::Display for Name {
