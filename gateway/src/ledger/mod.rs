@@ -1,25 +1,42 @@
 //! The claim ledger: what shall stand in DNS, on disk before it is in DNS, and until it is gone from DNS.
+//!
+//! Every door is a client of the [`Ledger`], and so is the issuer. A claim in an embedded zone is true as soon as it is committed: the zone in
+//! memory is a projection of the ledger, made again at each start. A claim in a provider's zone is handed to [`crate::dispatch`], and waited for.
 
-mod claim;
+mod embedded;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use authdns::{Name, Zones};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
-pub use claim::{BadValue, Holder, MAX_VALUE, Release, Request, Value};
+pub use embedded::EmbeddedZones;
 
-use crate::store::{Store, StoreError};
+pub use crate::claim::{BadValue, Holder, MAX_VALUE, Release, Request, Value};
+use crate::{
+    claim::{Backend, Claim, Lane, State, Timestamp},
+    dispatch::{Dispatcher, Settled},
+    store::{NewClaim, Store, StoreError},
+};
+
+/// How long a door waits for a provider before it is told to come back; cert-manager's callers are cut at 34 s.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// How often expired claims are looked for.
+const EXPIRY_TICK: Duration = Duration::from_secs(1);
+/// Claims released in one transaction of the expiry.
+const EXPIRY_BATCH: u32 = 500;
 
 /// The ledger; clones share it.
 #[derive(Clone)]
 pub struct Ledger {
-    #[expect(dead_code, reason = "skeleton")]
     store: Arc<dyn Store>,
     zones: Zones,
+    dispatch: Dispatcher,
 }
 
-/// Why a claim was not taken.
-#[derive(Debug, thiserror::Error)]
+/// Why a claim was not taken, or is not true yet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
     /// No zone and no backend serves the name.
     #[error("no zone that acmegate can write encloses {0}: add the zone to dns.zones, or correct the name")]
@@ -36,7 +53,12 @@ pub enum ClaimError {
 }
 
 impl Ledger {
-    /// The zone that would hold `owner`.
+    /// A ledger over a store. Whoever calls it runs [`Ledger::run`] beside it.
+    pub fn new(store: Arc<dyn Store>, zones: Zones, dispatch: Dispatcher) -> Self {
+        Self { store, zones, dispatch }
+    }
+
+    /// The embedded zone that would hold `owner`.
     pub fn zone_of(&self, owner: &Name) -> Option<Name> {
         self.zones.zone_of(owner)
     }
@@ -46,18 +68,49 @@ impl Ledger {
     /// # Errors
     /// As [`ClaimError`] says; none was taken, or (for [`ClaimError::Backend`] and [`ClaimError::InProgress`]) all stand in the ledger and are worked on.
     pub async fn claim(&self, requests: Vec<Request>) -> Result<(), ClaimError> {
-        let _ = requests;
-        Err(ClaimError::InProgress)
+        let now = Timestamp::now();
+        let mut new = Vec::with_capacity(requests.len());
+        for request in requests {
+            new.push(NewClaim {
+                lane: self.lane_of(&request.owner).await?,
+                owner: request.owner,
+                value: request.value,
+                holder: request.holder,
+                expires: request.lifetime.map(|lifetime| now.after(lifetime)),
+                keep: request.keep.map(Into::into),
+            });
+        }
+        let claims = self.store.claim(new).await?;
+        self.kick(&claims);
+        let waiting: Vec<_> = claims.iter().filter(|claim| claim.state != State::Visible).map(|claim| claim.id).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        match self.dispatch.settled(waiting, Instant::now() + PATIENCE).await? {
+            Settled::Visible => Ok(()),
+            Settled::Failing(reason) => Err(ClaimError::Backend(reason)),
+            Settled::Pending => Err(ClaimError::InProgress),
+        }
     }
 
-    /// Lets values go. When it returns, they are out of the ledger and out of DNS, or on their way out. Releasing what is not claimed succeeds.
-    /// Gives the number of claims that were there.
+    async fn lane_of(&self, owner: &Name) -> Result<Lane, ClaimError> {
+        if let Some(zone) = self.zones.zone_of(owner) {
+            return Ok(Lane { backend: Backend::Embedded, zone });
+        }
+        match self.dispatch.route(owner).await {
+            Ok(Some(lane)) => Ok(lane),
+            Ok(None) => Err(ClaimError::NoZone(owner.clone())),
+            Err(error) => Err(ClaimError::Backend(error.to_string())),
+        }
+    }
+
+    /// Lets values go. When it returns, they are out of the ledger and out of the embedded zones; a provider's are on their way out.
+    /// Releasing what is not claimed succeeds. Gives the number of claims that were there.
     ///
     /// # Errors
     /// [`ClaimError::Store`] alone.
     pub async fn release(&self, releases: Vec<Release>) -> Result<usize, ClaimError> {
-        let _ = releases;
-        Err(ClaimError::InProgress)
+        Ok(self.released(&self.store.release(releases).await?))
     }
 
     /// Lets everything go that a holder claimed, as recorded.
@@ -65,7 +118,48 @@ impl Ledger {
     /// # Errors
     /// [`ClaimError::Store`] alone.
     pub async fn release_all(&self, holder: &Holder) -> Result<usize, ClaimError> {
-        let _ = holder;
-        Err(ClaimError::InProgress)
+        Ok(self.released(&self.store.release_all(holder).await?))
+    }
+
+    /// Takes up what an earlier process left, then releases claims when their time is over, until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        if let Err(error) = self.dispatch.resume().await {
+            tracing::error!(%error, "the claims of an earlier run could not be read");
+        }
+        let mut tick = tokio::time::interval(EXPIRY_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            if let Err(error) = self.expire(Timestamp::now()).await {
+                tracing::error!(%error, "expired claims could not be released; trying again");
+            }
+        }
+    }
+
+    /// Releases every claim whose time is over at `now`; gives their number.
+    ///
+    /// # Errors
+    /// [`ClaimError::Store`] alone.
+    pub async fn expire(&self, now: Timestamp) -> Result<usize, ClaimError> {
+        let mut released = 0;
+        loop {
+            let batch = self.released(&self.store.expire(now, EXPIRY_BATCH).await?);
+            released += batch;
+            if batch < EXPIRY_BATCH as usize {
+                return Ok(released);
+            }
+        }
+    }
+
+    fn released(&self, claims: &[Claim]) -> usize {
+        self.kick(claims);
+        claims.len()
+    }
+
+    fn kick(&self, claims: &[Claim]) {
+        for claim in claims {
+            if claim.lane.backend != Backend::Embedded && claim.state != State::Visible {
+                self.dispatch.kick(&claim.lane);
+            }
+        }
     }
 }

@@ -1,12 +1,21 @@
 //! What is on disk. The verbs are whole transactions; nothing in them assumes that one process has the store to itself.
 
+mod folder;
+mod sqlite;
+
 use async_trait::async_trait;
+use authdns::Name;
 use ipnet::IpNet;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+pub use folder::DataFolder;
+pub use sqlite::{SqliteStore, StoreMetrics};
+
+use crate::claim::{Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp, Value};
+
 /// Why the store did not do what it was asked. Nothing of the request was kept.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Too much is waiting to be written.
     #[error("too many writes are waiting: try again later")]
@@ -20,7 +29,7 @@ pub enum StoreError {
     /// Another process holds the data folder.
     #[error("{0}")]
     Locked(String),
-    /// The database cannot be used as it is: broken, newer, unreadable. The text says what to do.
+    /// The data folder or the database cannot be used as it is: unwritable, broken, newer. The text says what to do.
     #[error("{0}")]
     Unusable(String),
     /// Anything else that SQLite says.
@@ -52,11 +61,37 @@ pub struct DirectoryAccount {
     pub url: Option<String>,
 }
 
+/// A claim to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewClaim {
+    /// Who will make it true.
+    pub lane: Lane,
+    /// Where the value shall stand.
+    pub owner: Name,
+    /// The value.
+    pub value: Value,
+    /// Who claims.
+    pub holder: Holder,
+    /// When it is released by itself.
+    pub expires: Option<Timestamp>,
+    /// Keep only the newest so many claims of this holder at this owner, this one included.
+    pub keep: Option<u32>,
+}
+
+/// Told, after a commit and in the order of commits, what now stands at owner names of embedded zones. Verbs return after it was told.
+pub trait Projection: Send + Sync {
+    /// `values` is all that is claimed at an owner; an empty list means nothing is.
+    fn project(&self, zone: &Name, serial: u32, owners: Vec<(Name, Vec<Box<str>>)>);
+}
+
 /// The store.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// The key of the keyed hash over acme-dns keys: random, made with the store.
     fn pepper(&self) -> [u8; 32];
+
+    /// Why the store can no longer be written, once that is so; the process should then end and start again.
+    fn broken(&self) -> Option<StoreError>;
 
     /// Calls `each` with every acme-dns account. For the start: it may take a second for a million of them.
     ///
@@ -82,4 +117,61 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As [`StoreError`] says.
     async fn save_directory_account(&self, account: DirectoryAccount) -> Result<DirectoryAccount, StoreError>;
+
+    /// Writes claims, all or none; a claim that stands already is renewed. Gives them as they are now, in the order asked.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn claim(&self, claims: Vec<NewClaim>) -> Result<Vec<Claim>, StoreError>;
+
+    /// Releases claims; gives those that were there, as they are now (those of embedded zones are gone already).
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn release(&self, releases: Vec<Release>) -> Result<Vec<Claim>, StoreError>;
+
+    /// Releases everything of a holder.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn release_all(&self, holder: &Holder) -> Result<Vec<Claim>, StoreError>;
+
+    /// Releases up to `limit` claims whose time is over.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn expire(&self, now: Timestamp, limit: u32) -> Result<Vec<Claim>, StoreError>;
+
+    /// Moves claims on; gives those that an event changed and that are still there. Claims that are gone meanwhile are passed over.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn advance(&self, events: Vec<(ClaimId, Event)>) -> Result<Vec<Claim>, StoreError>;
+
+    /// The lanes of providers in which a claim is neither visible nor gone.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn lanes(&self) -> Result<Vec<Lane>, StoreError>;
+
+    /// Every claim of a lane at every owner where at least one is neither visible nor gone.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn work(&self, lane: &Lane) -> Result<Vec<Claim>, StoreError>;
+
+    /// The claims with these names that are still there.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn find(&self, ids: Vec<ClaimId>) -> Result<Vec<Claim>, StoreError>;
+
+    /// How many claims are in each state.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn census(&self) -> Result<Vec<(State, u64)>, StoreError>;
+
+    /// Writes what is waiting and closes. Later calls get [`StoreError::Closed`].
+    async fn close(&self);
 }

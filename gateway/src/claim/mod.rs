@@ -1,9 +1,13 @@
 //! A claim: this TXT value shall stand at this owner name until it is released or expires.
 
+mod machine;
+
 use std::{fmt, num::NonZeroU32, str::FromStr, sync::Arc, time::Duration};
 
 use authdns::Name;
 use uuid::Uuid;
+
+pub use machine::{Event, Fate, State};
 
 /// Longest TXT value that can be claimed, in bytes; a DNS-01 value has 43.
 pub const MAX_VALUE: usize = 1024;
@@ -107,4 +111,96 @@ pub struct Release {
     pub owner: Option<Name>,
     /// The value.
     pub value: Value,
+}
+
+/// Milliseconds since 1970 (Unix time).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The wall clock, which may be set back; nothing is ordered by it.
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// So much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// Which DNS makes a claim true, and in which of its zones: one change at a time is in flight in a lane.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane {
+    /// The backend's name in the configuration.
+    pub backend: Backend,
+    /// The zone's apex.
+    pub zone: Name,
+}
+
+/// A backend by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Backend {
+    /// The zones of this process. They are a projection of the ledger: a commit is all it takes to change them.
+    Embedded,
+    /// A provider by its name in the configuration.
+    Provider(Arc<str>),
+}
+
+impl Backend {
+    /// As it is stored and configured.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Provider(name) => name,
+        }
+    }
+}
+
+impl From<&str> for Backend {
+    fn from(stored: &str) -> Self {
+        if stored == "embedded" { Self::Embedded } else { Self::Provider(stored.into()) }
+    }
+}
+
+/// Names one claim for as long as a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClaimId(pub i64);
+
+/// A claim as the ledger holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Its name.
+    pub id: ClaimId,
+    /// Who makes it true.
+    pub lane: Lane,
+    /// Where the value stands.
+    pub owner: Name,
+    /// The value.
+    pub value: Value,
+    /// Who claims.
+    pub holder: Holder,
+    /// How far it has come.
+    pub state: State,
+    /// True once acmegate may have put the value there itself; a value that was there before is never removed.
+    pub placed: bool,
+    /// What the provider gave for the change, until it is visible.
+    pub receipt: Option<String>,
+    /// Why the last attempt failed, and when the next is due.
+    pub failure: Option<Failure>,
+    /// When it is released by itself.
+    pub expires: Option<Timestamp>,
+}
+
+/// A failed attempt; the claim keeps its state, and the next attempt takes it from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Deterministic text.
+    pub reason: String,
+    /// Attempts in a row that failed.
+    pub attempts: u32,
+    /// Not before this.
+    pub retry_at: Timestamp,
 }

@@ -1,0 +1,287 @@
+//! The SQL of claims. What a claim becomes is decided by its state machine; here it is only read and written.
+
+use std::{collections::HashMap, error::Error, str::FromStr};
+
+use authdns::Name;
+use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
+
+use super::writer::Tx;
+use crate::{
+    claim::{Backend, Claim, ClaimId, Event, Failure, Fate, Holder, Lane, Release, State, Timestamp, Value},
+    store::NewClaim,
+};
+
+/// A query for whole claims, as [`decode`] reads them.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, backend, zone, owner, value, holder, state, placed, receipt, failure, attempts, retry_at, expires FROM claims ",
+            $rest
+        )
+    };
+}
+
+pub(super) fn claim(tx: &mut Tx<'_>, new: &NewClaim) -> rusqlite::Result<Claim> {
+    let embedded = new.lane.backend == Backend::Embedded;
+    let mut claim = Claim {
+        id: ClaimId(tx.next_id()),
+        lane: new.lane.clone(),
+        owner: new.owner.clone(),
+        value: new.value.clone(),
+        holder: new.holder.clone(),
+        state: if embedded { State::Visible } else { State::Wanted },
+        placed: embedded,
+        receipt: None,
+        failure: None,
+        expires: new.expires,
+    };
+    let seq = tx.next_seq();
+    let owner = claim.owner.to_string();
+    let inserted = tx
+        .sql
+        .prepare_cached(
+            "INSERT INTO claims (id, seq, backend, zone, owner, value, holder, state, placed, expires)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            claim.id.0,
+            seq,
+            claim.lane.backend.as_str(),
+            claim.lane.zone.to_string(),
+            owner,
+            claim.value.as_str(),
+            claim.holder.as_str(),
+            claim.state as u8,
+            claim.placed,
+            claim.expires.map(|at| at.0)
+        ])?;
+    if inserted == 1 {
+        touch(tx, &claim);
+    } else {
+        claim = standing_claim(tx, new, &owner)?;
+        claim.expires = new.expires;
+        if claim.step(&Event::Claim) != Fate::Gone {
+            write(tx, &claim, seq)?;
+        }
+    }
+    if let Some(keep) = new.keep {
+        release_older(tx, &claim, &owner, keep)?;
+    }
+    Ok(claim)
+}
+
+fn standing_claim(tx: &Tx<'_>, new: &NewClaim, owner: &str) -> rusqlite::Result<Claim> {
+    tx.sql
+        .prepare_cached(select!("WHERE owner = ?1 AND value = ?2 AND holder = ?3 AND backend = ?4 AND zone = ?5"))?
+        .query_row(params![owner, new.value.as_str(), new.holder.as_str(), new.lane.backend.as_str(), new.lane.zone.to_string()], decode)
+}
+
+/// Releases the holder's claims at this owner but the newest `keep`.
+fn release_older(tx: &mut Tx<'_>, claim: &Claim, owner: &str, keep: u32) -> rusqlite::Result<()> {
+    let older: Vec<Claim> = tx
+        .sql
+        .prepare_cached(select!("WHERE owner = ?1 AND holder = ?2 AND state <> ?3 ORDER BY seq DESC LIMIT -1 OFFSET ?4"))?
+        .query_map(params![owner, claim.holder.as_str(), State::Releasing as u8, keep], decode)?
+        .collect::<rusqlite::Result<_>>()?;
+    for mut old in older {
+        step(tx, &mut old, &Event::Release)?;
+    }
+    Ok(())
+}
+
+pub(super) fn release(tx: &mut Tx<'_>, releases: &[Release]) -> rusqlite::Result<Vec<Claim>> {
+    let mut found = Vec::new();
+    for release in releases {
+        let (holder, value) = (release.holder.as_str(), release.value.as_str());
+        let claims: Vec<Claim> = match &release.owner {
+            Some(owner) => tx
+                .sql
+                .prepare_cached(select!("WHERE owner = ?1 AND value = ?2 AND holder = ?3"))?
+                .query_map(params![owner.to_string(), value, holder], decode)?
+                .collect::<rusqlite::Result<_>>()?,
+            None => of_holder(tx, &release.holder)?.into_iter().filter(|claim| claim.value == release.value).collect(),
+        };
+        found.extend(claims);
+    }
+    step_all(tx, found, &Event::Release)
+}
+
+pub(super) fn release_all(tx: &mut Tx<'_>, holder: &Holder) -> rusqlite::Result<Vec<Claim>> {
+    let claims = of_holder(tx, holder)?;
+    step_all(tx, claims, &Event::Release)
+}
+
+fn of_holder(tx: &Tx<'_>, holder: &Holder) -> rusqlite::Result<Vec<Claim>> {
+    // The second condition lets the planner use the partial index; an acme-dns account's claims are found by a scan, for rare uses.
+    let query = if holder.as_str().starts_with("acmedns:") {
+        select!("WHERE holder = ?1")
+    } else {
+        select!("WHERE holder = ?1 AND holder NOT GLOB 'acmedns:*'")
+    };
+    tx.sql.prepare_cached(query)?.query_map(params![holder.as_str()], decode)?.collect()
+}
+
+pub(super) fn expire(tx: &mut Tx<'_>, now: Timestamp, limit: u32) -> rusqlite::Result<Vec<Claim>> {
+    let due: Vec<Claim> = tx
+        .sql
+        .prepare_cached(select!("WHERE expires <= ?1 AND state <> ?2 ORDER BY expires LIMIT ?3"))?
+        .query_map(params![now.0, State::Releasing as u8, limit], decode)?
+        .collect::<rusqlite::Result<_>>()?;
+    step_all(tx, due, &Event::Release)
+}
+
+pub(super) fn advance(tx: &mut Tx<'_>, events: &[(ClaimId, Event)]) -> rusqlite::Result<Vec<Claim>> {
+    let mut changed = Vec::with_capacity(events.len());
+    for (id, event) in events {
+        if let Some(mut claim) = by_id(tx.sql, *id)?
+            && step(tx, &mut claim, event)? == Fate::Changed
+        {
+            changed.push(claim);
+        }
+    }
+    Ok(changed)
+}
+
+pub(super) fn lanes(tx: &Tx<'_>) -> rusqlite::Result<Vec<Lane>> {
+    tx.sql
+        .prepare_cached("SELECT DISTINCT backend, zone FROM claims WHERE state <> 3")?
+        .query_map([], |row| Ok(Lane { backend: Backend::from(row.get_ref(0)?.as_str()?), zone: parse(row, 1)? }))?
+        .collect()
+}
+
+pub(super) fn work(tx: &Tx<'_>, lane: &Lane) -> rusqlite::Result<Vec<Claim>> {
+    tx.sql
+        .prepare_cached(select!(
+            "WHERE owner IN (SELECT owner FROM claims WHERE backend = ?1 AND zone = ?2 AND state <> 3)
+             AND backend = ?1 AND zone = ?2 ORDER BY seq"
+        ))?
+        .query_map(params![lane.backend.as_str(), lane.zone.to_string()], decode)?
+        .collect()
+}
+
+pub(super) fn find(tx: &Tx<'_>, ids: &[ClaimId]) -> rusqlite::Result<Vec<Claim>> {
+    ids.iter().filter_map(|id| by_id(tx.sql, *id).transpose()).collect()
+}
+
+pub(super) fn census(tx: &Tx<'_>) -> rusqlite::Result<Vec<(State, u64)>> {
+    let counted: HashMap<i64, i64> = tx
+        .sql
+        .prepare_cached("SELECT state, count(*) FROM claims GROUP BY state")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(State::ALL.iter().map(|&state| (state, counted.get(&(state as i64)).map_or(0, |&n| n.unsigned_abs()))).collect())
+}
+
+/// The values claimed at an owner of an embedded zone, oldest first, each once.
+pub(super) fn values(sql: &Connection, zone: &Name, owner: &Name) -> rusqlite::Result<Vec<Box<str>>> {
+    let mut statement =
+        sql.prepare_cached("SELECT value FROM claims WHERE owner = ?1 AND backend = 'embedded' AND zone = ?2 ORDER BY seq")?;
+    let mut rows = statement.query(params![owner.to_string(), zone.to_string()])?;
+    let mut values: Vec<Box<str>> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let value = row.get_ref(0)?.as_str()?;
+        if !values.iter().any(|v| **v == *value) {
+            values.push(value.into());
+        }
+    }
+    Ok(values)
+}
+
+/// All owners of an embedded zone with their values, for the start.
+pub(super) fn standing(sql: &Connection, zone: &Name) -> rusqlite::Result<Vec<(Name, Vec<Box<str>>)>> {
+    let mut statement = sql.prepare("SELECT owner, value FROM claims WHERE backend = 'embedded' AND zone = ?1 ORDER BY owner, seq")?;
+    let mut rows = statement.query(params![zone.to_string()])?;
+    let mut owners: Vec<(Name, Vec<Box<str>>)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (owner, value): (Name, Box<str>) = (parse(row, 0)?, row.get_ref(1)?.as_str()?.into());
+        match owners.last_mut() {
+            Some((last, values)) if *last == owner => {
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+            _ => owners.push((owner, vec![value])),
+        }
+    }
+    Ok(owners)
+}
+
+fn step_all(tx: &mut Tx<'_>, mut claims: Vec<Claim>, event: &Event) -> rusqlite::Result<Vec<Claim>> {
+    for claim in &mut claims {
+        step(tx, claim, event)?;
+    }
+    Ok(claims)
+}
+
+fn step(tx: &mut Tx<'_>, claim: &mut Claim, event: &Event) -> rusqlite::Result<Fate> {
+    let fate = claim.step(event);
+    match fate {
+        Fate::Unchanged => {}
+        Fate::Changed => {
+            let seq = tx.next_seq();
+            write(tx, claim, seq)?;
+        }
+        Fate::Gone => {
+            tx.sql.prepare_cached("DELETE FROM claims WHERE id = ?1")?.execute(params![claim.id.0])?;
+            touch(tx, claim);
+        }
+    }
+    Ok(fate)
+}
+
+fn write(tx: &Tx<'_>, claim: &Claim, seq: i64) -> rusqlite::Result<()> {
+    let (reason, attempts, retry_at) = match &claim.failure {
+        Some(failure) => (Some(&failure.reason), failure.attempts, Some(failure.retry_at.0)),
+        None => (None, 0, None),
+    };
+    tx.sql
+        .prepare_cached(
+            "UPDATE claims SET seq = ?2, state = ?3, placed = ?4, receipt = ?5, failure = ?6, attempts = ?7, retry_at = ?8, expires = ?9
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            claim.id.0,
+            seq,
+            claim.state as u8,
+            claim.placed,
+            claim.receipt,
+            reason,
+            attempts,
+            retry_at,
+            claim.expires.map(|at| at.0)
+        ])?;
+    Ok(())
+}
+
+fn touch(tx: &mut Tx<'_>, claim: &Claim) {
+    if claim.lane.backend == Backend::Embedded {
+        tx.touched.push((claim.lane.zone.clone(), claim.owner.clone()));
+    }
+}
+
+fn by_id(sql: &Connection, id: ClaimId) -> rusqlite::Result<Option<Claim>> {
+    sql.prepare_cached(select!("WHERE id = ?1"))?.query_row(params![id.0], decode).optional()
+}
+
+fn decode(row: &Row<'_>) -> rusqlite::Result<Claim> {
+    let failure: Option<String> = row.get(9)?;
+    let (attempts, retry_at): (u32, Option<i64>) = (row.get(10)?, row.get(11)?);
+    let state: i64 = row.get(6)?;
+    Ok(Claim {
+        id: ClaimId(row.get(0)?),
+        lane: Lane { backend: Backend::from(row.get_ref(1)?.as_str()?), zone: parse(row, 2)? },
+        owner: parse(row, 3)?,
+        value: parse::<Value>(row, 4)?,
+        holder: Holder::from(row.get_ref(5)?.as_str()?),
+        state: State::from_stored(state).ok_or(rusqlite::Error::IntegralValueOutOfRange(6, state))?,
+        placed: row.get(7)?,
+        receipt: row.get(8)?,
+        failure: failure.map(|reason| Failure { reason, attempts, retry_at: Timestamp(retry_at.unwrap_or(0)) }),
+        expires: row.get::<_, Option<i64>>(12)?.map(Timestamp),
+    })
+}
+
+fn parse<T: FromStr<Err: Error + Send + Sync + 'static>>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}

@@ -1,0 +1,137 @@
+//! The embedded store: one SQLite file, one thread that owns it, group commit.
+//!
+//! Verbs are closures sent to the writer thread; whatever has gathered there is run in one transaction and made durable by one fsync (WAL,
+//! `synchronous=FULL`). Measured against a pool of connections, one thread does three times the updates.
+
+mod accounts;
+mod claims;
+mod schema;
+mod writer;
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use authdns::Name;
+use rusqlite::Connection;
+
+pub use writer::StoreMetrics;
+use writer::{Tx, Writer};
+
+use super::{AccountRow, DirectoryAccount, NewClaim, Projection, Store, StoreError};
+use crate::claim::{Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp};
+
+/// The file in the data folder.
+const FILE: &str = "acmegate.sqlite";
+
+/// The embedded store.
+pub struct SqliteStore {
+    writer: Writer,
+    pepper: [u8; 32],
+}
+
+impl SqliteStore {
+    /// Opens or makes the database in `folder`, brings its schema up to date, and projects what it holds for `zones` before it returns: each zone
+    /// with a serial above any that it ever had.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] if the file is broken, unwritable, or of a newer acmegate.
+    pub fn open(folder: &Path, zones: &[Name], projection: Arc<dyn Projection>, metrics: StoreMetrics) -> Result<Self, StoreError> {
+        let file = folder.join(FILE);
+        let opened = (|| {
+            let mut connection = schema::open(&file)?;
+            let pepper = schema::pepper(&connection)?;
+            let serials = load_zones(&mut connection, zones, &*projection).map_err(StoreError::from)?;
+            Ok((connection, pepper, serials))
+        })();
+        let (connection, pepper, serials) = opened.map_err(|error| schema::explain(error, &file))?;
+        let writer = Writer::start(connection, serials, projection, metrics)?;
+        Ok(Self { writer, pepper })
+    }
+}
+
+/// Gives each zone its next serial and projects its claims.
+fn load_zones(connection: &mut Connection, zones: &[Name], projection: &dyn Projection) -> rusqlite::Result<HashMap<Name, u32>> {
+    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let mut serials = HashMap::new();
+    let mut loaded = Vec::new();
+    for zone in zones {
+        let serial = schema::next_serial(&tx, zone)?;
+        serials.insert(zone.clone(), serial);
+        loaded.push((zone, serial, claims::standing(&tx, zone)?));
+    }
+    tx.commit()?;
+    for (zone, serial, owners) in loaded {
+        projection.project(zone, serial, owners);
+    }
+    Ok(serials)
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn pepper(&self) -> [u8; 32] {
+        self.pepper
+    }
+
+    fn broken(&self) -> Option<StoreError> {
+        self.writer.broken()
+    }
+
+    async fn each_account(&self, mut each: Box<dyn FnMut(AccountRow) + Send>) -> Result<(), StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| accounts::each(tx, &mut *each)).await
+    }
+
+    async fn register(&self, account: AccountRow) -> Result<(), StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| accounts::insert(tx, &account)).await
+    }
+
+    async fn directory_account(&self, directory: &str) -> Result<Option<DirectoryAccount>, StoreError> {
+        let directory = directory.to_owned();
+        self.writer.run(move |tx: &mut Tx<'_>| accounts::directory(tx, &directory)).await
+    }
+
+    async fn save_directory_account(&self, account: DirectoryAccount) -> Result<DirectoryAccount, StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| accounts::save_directory(tx, &account)).await
+    }
+
+    async fn claim(&self, new: Vec<NewClaim>) -> Result<Vec<Claim>, StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| new.iter().map(|new| claims::claim(tx, new)).collect()).await
+    }
+
+    async fn release(&self, releases: Vec<Release>) -> Result<Vec<Claim>, StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| claims::release(tx, &releases)).await
+    }
+
+    async fn release_all(&self, holder: &Holder) -> Result<Vec<Claim>, StoreError> {
+        let holder = holder.clone();
+        self.writer.run(move |tx: &mut Tx<'_>| claims::release_all(tx, &holder)).await
+    }
+
+    async fn expire(&self, now: Timestamp, limit: u32) -> Result<Vec<Claim>, StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| claims::expire(tx, now, limit)).await
+    }
+
+    async fn advance(&self, events: Vec<(ClaimId, Event)>) -> Result<Vec<Claim>, StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| claims::advance(tx, &events)).await
+    }
+
+    async fn lanes(&self) -> Result<Vec<Lane>, StoreError> {
+        self.writer.run(|tx: &mut Tx<'_>| claims::lanes(tx)).await
+    }
+
+    async fn work(&self, lane: &Lane) -> Result<Vec<Claim>, StoreError> {
+        let lane = lane.clone();
+        self.writer.run(move |tx: &mut Tx<'_>| claims::work(tx, &lane)).await
+    }
+
+    async fn find(&self, ids: Vec<ClaimId>) -> Result<Vec<Claim>, StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| claims::find(tx, &ids)).await
+    }
+
+    async fn census(&self) -> Result<Vec<(State, u64)>, StoreError> {
+        self.writer.run(|tx: &mut Tx<'_>| claims::census(tx)).await
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,319 @@
+//! The ledger as a state machine: random sequences of claim, release, expiry, backend failure, strangers and crash. At the end DNS holds what the
+//! ledger says and what strangers put there, and nothing else.
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use authdns::{Name, ZoneConfig, Zones};
+use common::{FakeDns, Fault, name};
+use gateway::{
+    claim::Timestamp,
+    dispatch::{Dispatcher, Pace},
+    ledger::{ClaimError, EmbeddedZones, Holder, Ledger, Release, Request},
+    store::{SqliteStore, Store, StoreMetrics},
+};
+use prometheus_client::registry::Registry;
+use proptest::prelude::*;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+const EMBEDDED: &str = "auth.test";
+const REMOTE: &str = "example.com";
+
+/// One process: what is lost when it is killed.
+struct Process {
+    ledger: Ledger,
+    dispatch: Dispatcher,
+    store: Arc<SqliteStore>,
+    zones: Zones,
+}
+
+impl Process {
+    fn start(folder: &Path, dns: &Arc<FakeDns>) -> Self {
+        let zones =
+            Zones::new(vec![ZoneConfig::new(name(EMBEDDED), vec![name("ns1.auth.test")], name("hostmaster.auth.test"))]).expect("a zone");
+        let metrics = StoreMetrics::register(&mut Registry::default());
+        let store = Arc::new(SqliteStore::open(folder, &zones.names(), Arc::new(EmbeddedZones(zones.clone())), metrics).expect("a store"));
+        let pace = Pace { first: Duration::from_millis(1), longest: Duration::from_millis(4), poll: Duration::from_millis(1) };
+        let dispatch = Dispatcher::new(store.clone(), vec![("corp".into(), dns.clone())], pace, CancellationToken::new());
+        let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
+        Self { ledger, dispatch, store, zones }
+    }
+
+    /// Ends wherever it is: the lanes are dropped at whatever they await, and only what was committed remains.
+    async fn kill(self) {
+        self.dispatch.close().await;
+        self.store.close().await;
+    }
+
+    /// Waits until nothing is left to do.
+    async fn drain(&self) {
+        self.dispatch.resume().await.expect("lanes");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.store.lanes().await.expect("lanes").is_empty() {
+            assert!(Instant::now() < deadline, "the lanes do not come to rest");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Claim {
+        owner: usize,
+        value: usize,
+        holder: usize,
+        lifetime: Option<u64>,
+        keep: Option<u32>,
+    },
+    Release {
+        owner: Option<usize>,
+        value: usize,
+        holder: usize,
+    },
+    ReleaseAll {
+        holder: usize,
+    },
+    /// So many seconds later.
+    Expire {
+        after: u64,
+    },
+    Faults(Vec<Fault>),
+    Slow(u32),
+    /// A stranger puts a value there, perhaps one that somebody will claim or has claimed.
+    Stranger {
+        owner: usize,
+        value: usize,
+    },
+    Rest,
+    Kill,
+}
+
+const OWNERS: [&str; 4] = ["a.auth.test", "b.deep.auth.test", "_acme-challenge.example.com", "x.y.example.com"];
+const HOLDERS: [&str; 3] = ["acmedns:1", "webhook:ns/example.com", "issue:7"];
+
+fn owner(index: usize) -> Name {
+    name(OWNERS[index])
+}
+
+fn is_remote(owner: &Name) -> bool {
+    owner.is_within(&name(REMOTE))
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let place = || (0..OWNERS.len(), 0..4usize, 0..HOLDERS.len());
+    let fault = prop_oneof![
+        Just(Fault::Refuse),
+        Just(Fault::Throttle),
+        Just(Fault::LoseAnswer),
+        Just(Fault::LoseRequest),
+        Just(Fault::Interfere),
+        Just(Fault::Hang)
+    ];
+    let step = prop_oneof![
+        6 => (place(), prop::option::of(1..50u64), prop::option::of(1..3u32))
+            .prop_map(|((owner, value, holder), lifetime, keep)| Step::Claim { owner, value, holder, lifetime, keep }),
+        4 => (place(), any::<bool>())
+            .prop_map(|((owner, value, holder), anywhere)| Step::Release { owner: (!anywhere).then_some(owner), value, holder }),
+        1 => (0..HOLDERS.len()).prop_map(|holder| Step::ReleaseAll { holder }),
+        1 => (0..60u64).prop_map(|after| Step::Expire { after }),
+        2 => prop::collection::vec(fault, 1..4).prop_map(Step::Faults),
+        1 => (0..3u32).prop_map(Step::Slow),
+        1 => (2..OWNERS.len(), 0..6usize).prop_map(|(owner, value)| Step::Stranger { owner, value }),
+        2 => Just(Step::Rest),
+        2 => Just(Step::Kill),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// What should be: claims in the order they were made or renewed, with their time.
+#[derive(Default)]
+struct Model {
+    claims: Vec<(Name, String, String, Option<Timestamp>)>,
+}
+
+impl Model {
+    fn claim(&mut self, owner: &Name, value: &str, holder: &str, expires: Option<Timestamp>, keep: Option<u32>) {
+        self.claims.retain(|(o, v, h, _)| !(o == owner && v == value && h == holder));
+        self.claims.push((owner.clone(), value.to_owned(), holder.to_owned(), expires));
+        if let Some(keep) = keep {
+            let of_holder = |(o, _, h, _): &(Name, String, String, _)| o == owner && h == holder;
+            let mut surplus = self.claims.iter().filter(|c| of_holder(c)).count().saturating_sub(keep as usize);
+            self.claims.retain(|claim| {
+                let goes = surplus > 0 && of_holder(claim);
+                surplus -= usize::from(goes);
+                !goes
+            });
+        }
+    }
+
+    fn standing(&self) -> BTreeMap<Name, BTreeSet<String>> {
+        let mut standing: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
+        for (owner, value, _, _) in &self.claims {
+            standing.entry(owner.clone()).or_default().insert(value.clone());
+        }
+        standing
+    }
+}
+
+async fn play(steps: Vec<Step>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dns = FakeDns::serving(REMOTE);
+    let bystander = "nobody claims this";
+    for owner in OWNERS.map(name).iter().filter(|owner| is_remote(owner)) {
+        dns.insert(owner, bystander);
+    }
+    let mut foreign: BTreeSet<(Name, String)> =
+        OWNERS.map(name).into_iter().filter(is_remote).map(|owner| (owner, bystander.to_owned())).collect();
+    let mut model = Model::default();
+    let mut process = Process::start(folder.path(), &dns);
+    let mut elapsed = Duration::ZERO;
+    let start = Timestamp::now();
+
+    for step in steps {
+        match step {
+            Step::Claim { owner: at, value, holder, lifetime, keep } => {
+                let (owner, value) = (owner(at), format!("value-{value}"));
+                // Lifetimes are counted from the wall clock, which the test shifts by `elapsed`; a minute of slack keeps the two apart.
+                let lifetime = lifetime.map(|minutes| elapsed + Duration::from_secs(60 * minutes));
+                let request = Request {
+                    holder: Holder::from(HOLDERS[holder]),
+                    owner: owner.clone(),
+                    value: value.parse().expect("a value"),
+                    lifetime,
+                    keep: keep.and_then(std::num::NonZeroU32::new),
+                };
+                let claimed = if is_remote(&owner) {
+                    // The door may go away before the provider has answered: the claim stands all the same.
+                    let claimed = tokio::time::timeout(Duration::from_millis(30), process.ledger.claim(vec![request])).await;
+                    process.store.census().await.expect("what was asked before is in the store now");
+                    claimed.unwrap_or(Err(ClaimError::InProgress))
+                } else {
+                    process.ledger.claim(vec![request]).await
+                };
+                match claimed {
+                    Ok(()) if is_remote(&owner) => {
+                        assert!(dns.records.lock()[&owner].contains(&value), "visible, and not there");
+                    }
+                    Ok(()) => assert!(process.zones.txt(&owner).iter().any(|v| **v == *value), "acknowledged, and not answered"),
+                    Err(ClaimError::Backend(_) | ClaimError::InProgress) => assert!(is_remote(&owner)),
+                    Err(error) => panic!("{error}"),
+                }
+                model.claim(&owner, &value, HOLDERS[holder], lifetime.map(|lifetime| start.after(lifetime)), keep);
+            }
+            Step::Release { owner: at, value, holder } => {
+                let value = format!("value-{value}");
+                let at = at.map(owner);
+                let release = Release { holder: Holder::from(HOLDERS[holder]), owner: at.clone(), value: value.parse().expect("a value") };
+                process.ledger.release(vec![release]).await.expect("released");
+                model.claims.retain(|(o, v, h, _)| !(at.as_ref().is_none_or(|at| at == o) && *v == value && h == HOLDERS[holder]));
+            }
+            Step::ReleaseAll { holder } => {
+                process.ledger.release_all(&Holder::from(HOLDERS[holder])).await.expect("released");
+                model.claims.retain(|(_, _, h, _)| h != HOLDERS[holder]);
+            }
+            Step::Expire { after } => {
+                elapsed += Duration::from_secs(60 * after);
+                // Half a minute past the whole one, so that the seconds the test itself takes do not matter.
+                let now = start.after(elapsed + Duration::from_secs(30));
+                process.ledger.expire(now).await.expect("expired");
+                model.claims.retain(|(.., expires)| expires.is_none_or(|at| at > now));
+            }
+            Step::Faults(faults) => dns.faults.lock().extend(faults),
+            Step::Slow(polls) => *dns.pending.lock() = polls,
+            Step::Stranger { owner: at, value } => {
+                let (owner, value) = (owner(at), format!("value-{value}"));
+                // Where our own claim stands or stood, the same value is one record: whose it is cannot be told apart, so only fresh ones count.
+                let known =
+                    process_knows(&process, &owner, &value).await || dns.records.lock().get(&owner).is_some_and(|v| v.contains(&value));
+                if !known {
+                    dns.insert(&owner, &value);
+                    foreign.insert((owner, value));
+                }
+            }
+            Step::Rest => {
+                for _ in 0..50 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Step::Kill => {
+                process.kill().await;
+                process = Process::start(folder.path(), &dns);
+                process.dispatch.resume().await.expect("resumed");
+            }
+        }
+    }
+
+    dns.faults.lock().clear();
+    process.kill().await;
+    let process = Process::start(folder.path(), &dns);
+    process.drain().await;
+
+    let standing = model.standing();
+    for owner in OWNERS.map(name) {
+        let ours = standing.get(&owner).cloned().unwrap_or_default();
+        if is_remote(&owner) {
+            let mut expected = ours;
+            expected.extend(foreign.iter().filter(|(o, _)| *o == owner).map(|(_, v)| v.clone()));
+            expected.extend(dns.interferences.lock().iter().filter(|(o, _)| *o == owner).map(|(_, v)| v.clone()));
+            assert_eq!(dns.records.lock().get(&owner).cloned().unwrap_or_default(), expected, "at {owner}");
+        } else {
+            let answered: BTreeSet<String> = process.zones.txt(&owner).iter().map(ToString::to_string).collect();
+            assert_eq!(answered, ours, "at {owner}");
+        }
+    }
+}
+
+/// True if the ledger has had this value at this owner and may still be working on it.
+async fn process_knows(process: &Process, owner: &Name, value: &str) -> bool {
+    let lane = gateway::claim::Lane { backend: "corp".into(), zone: name(REMOTE) };
+    process.store.work(&lane).await.expect("work").iter().any(|claim| claim.owner == *owner && claim.value.as_str() == value)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn dns_ends_equal_to_the_ledger_and_strangers_keep_what_is_theirs(steps in steps()) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(play(steps));
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_serves_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start(folder.path(), &FakeDns::serving(REMOTE));
+    let request = Request {
+        holder: Holder::from("issue:1"),
+        owner: name("notexample.com"),
+        value: "v".parse().expect("a value"),
+        lifetime: None,
+        keep: None,
+    };
+    assert_eq!(process.ledger.claim(vec![request]).await, Err(ClaimError::NoZone(name("notexample.com"))));
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_and_mended_by_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dns = FakeDns::serving(REMOTE);
+    dns.faults.lock().push_back(Fault::Refuse);
+    let process = Process::start(folder.path(), &dns);
+    let request = Request {
+        holder: Holder::from("issue:1"),
+        owner: name("_acme-challenge.example.com"),
+        value: "v".parse().expect("a value"),
+        lifetime: None,
+        keep: None,
+    };
+    let error = process.ledger.claim(vec![request]).await.expect_err("refused at first");
+    assert_eq!(error, ClaimError::Backend("refused: not today".to_owned()));
+    process.drain().await;
+    assert!(dns.records.lock()[&name("_acme-challenge.example.com")].contains("v"));
+}

@@ -1,0 +1,270 @@
+//! The contract of a store: every implementation passes this battery.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use authdns::Name;
+use common::{name, open};
+use gateway::{
+    claim::{Backend, Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp},
+    store::{AccountRow, DirectoryAccount, NewClaim, SqliteStore, Store, StoreError, StoreMetrics},
+};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+const ZONE: &str = "auth.test";
+
+fn claim(owner: &str, value: &str, holder: &str) -> NewClaim {
+    NewClaim {
+        lane: Lane { backend: Backend::Embedded, zone: name(ZONE) },
+        owner: name(owner),
+        value: value.parse().expect("a value"),
+        holder: Holder::from(holder),
+        expires: None,
+        keep: None,
+    }
+}
+
+fn remote(owner: &str, value: &str) -> NewClaim {
+    NewClaim { lane: Lane { backend: Backend::from("corp"), zone: name("example.com") }, ..claim(owner, value, "issue:1") }
+}
+
+fn release(owner: Option<&str>, value: &str, holder: &str) -> Release {
+    Release { holder: Holder::from(holder), owner: owner.map(name), value: value.parse().expect("a value") }
+}
+
+fn states(claims: &[Claim]) -> Vec<State> {
+    claims.iter().map(|claim| claim.state).collect()
+}
+
+#[tokio::test]
+async fn an_embedded_claim_is_answered_when_the_verb_returns_and_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, answers) = open(folder.path(), &[ZONE]);
+    let claims = store.claim(vec![claim("a.auth.test", "one", "issue:1"), claim("a.auth.test", "two", "issue:1")]).await.expect("claimed");
+    assert_eq!(states(&claims), [State::Visible, State::Visible]);
+    assert_eq!(answers.at("a.auth.test"), ["one", "two"]);
+    store.close().await;
+    let (_store, answers) = open(folder.path(), &[ZONE]);
+    assert_eq!(answers.at("a.auth.test"), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_value_of_two_holders_stands_until_both_let_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, answers) = open(folder.path(), &[ZONE]);
+    store.claim(vec![claim("a.auth.test", "v", "issue:1"), claim("a.auth.test", "v", "issue:2")]).await.expect("claimed");
+    assert_eq!(answers.at("a.auth.test"), ["v"]);
+    assert_eq!(store.release(vec![release(Some("a.auth.test"), "v", "issue:1")]).await.expect("released").len(), 1);
+    assert_eq!(answers.at("a.auth.test"), ["v"]);
+    assert_eq!(store.release(vec![release(Some("a.auth.test"), "v", "issue:2")]).await.expect("released").len(), 1);
+    assert_eq!(answers.at("a.auth.test"), [""; 0]);
+    assert_eq!(store.release(vec![release(Some("a.auth.test"), "v", "issue:2")]).await.expect("released again").len(), 0);
+}
+
+#[tokio::test]
+async fn only_the_newest_are_kept_and_a_renewed_value_is_new() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, answers) = open(folder.path(), &[ZONE]);
+    let keep = |value: &str| NewClaim { keep: Some(2), ..claim("a.auth.test", value, "acmedns:x") };
+    store.claim(vec![claim("a.auth.test", "other", "issue:1")]).await.expect("claimed");
+    for value in ["1", "2", "1", "3"] {
+        store.claim(vec![keep(value)]).await.expect("claimed");
+    }
+    assert_eq!(answers.at("a.auth.test"), ["other", "1", "3"], "the other holder's value is not counted");
+}
+
+#[tokio::test]
+async fn claims_without_an_owner_are_released_wherever_they_stand() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, answers) = open(folder.path(), &[ZONE]);
+    for holder in ["webhook:ns/x", "acmedns:y"] {
+        store
+            .claim(vec![claim("a.auth.test", "v", holder), claim("b.auth.test", "v", holder), claim("b.auth.test", "w", holder)])
+            .await
+            .expect("claimed");
+        assert_eq!(store.release(vec![release(None, "v", holder)]).await.expect("released").len(), 2);
+        assert_eq!((answers.at("a.auth.test"), answers.at("b.auth.test")), (vec![], vec!["w".to_owned()]));
+        assert_eq!(store.release_all(&Holder::from(holder)).await.expect("released").len(), 1);
+        assert_eq!(answers.at("b.auth.test"), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn what_expires_goes_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, answers) = open(folder.path(), &[ZONE]);
+    let until = |value: &str, at| NewClaim { expires: Some(Timestamp(at)), ..claim("a.auth.test", value, "acmedns:x") };
+    store.claim(vec![until("early", 10), until("late", 20), claim("a.auth.test", "ever", "acmedns:x")]).await.expect("claimed");
+    assert_eq!(store.expire(Timestamp(9), 100).await.expect("nothing due").len(), 0);
+    assert_eq!(store.expire(Timestamp(10), 100).await.expect("one due").len(), 1);
+    assert_eq!(answers.at("a.auth.test"), ["late", "ever"]);
+    store.claim(vec![until("late", 30)]).await.expect("renewed");
+    assert_eq!(store.expire(Timestamp(29), 100).await.expect("renewed meanwhile").len(), 0);
+    assert_eq!(store.expire(Timestamp(30), 100).await.expect("due").len(), 1);
+    assert_eq!(answers.at("a.auth.test"), ["ever"]);
+}
+
+#[tokio::test]
+async fn a_zone_s_serial_grows_with_every_change_and_over_restarts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut last = 0;
+    for _ in 0..3 {
+        let (store, answers) = open(folder.path(), &[ZONE, "other.test"]);
+        for value in ["1", "2", "3"] {
+            store.claim(vec![claim("a.auth.test", value, "issue:1")]).await.expect("claimed");
+        }
+        store.release_all(&Holder::from("issue:1")).await.expect("released");
+        let serials = answers.serials.lock()[&name(ZONE)].clone();
+        assert_eq!(serials.len(), 5, "one at the start, one for each change");
+        for serial in serials {
+            assert!(serial > last, "{serial} after {last}");
+            last = serial;
+        }
+        assert_eq!(answers.serials.lock()[&name("other.test")].len(), 1, "a change of one zone is none of the other");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn concurrent_verbs_share_commits_and_all_take_effect() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, answers) = open(folder.path(), &[ZONE]);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..500 {
+        let store = store.clone();
+        tasks.spawn(async move { store.claim(vec![claim(&format!("n{n}.auth.test"), "v", "issue:1")]).await });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("no panic").expect("claimed");
+    }
+    assert_eq!(answers.values.lock().len(), 500);
+    let serials = answers.serials.lock()[&name(ZONE)].len();
+    assert!(serials < 400, "{serials} commits for 500 concurrent claims: they were not grouped");
+}
+
+#[tokio::test]
+async fn a_providers_claim_moves_by_events_and_is_found_as_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let lane = remote("a.example.com", "v").lane;
+    let claims = store.claim(vec![remote("a.example.com", "v"), remote("b.example.com", "v")]).await.expect("claimed");
+    assert_eq!(states(&claims), [State::Wanted, State::Wanted]);
+    assert_eq!(store.lanes().await.expect("lanes"), [lane.clone()]);
+    let (a, b) = (claims[0].id, claims[1].id);
+    let all = |event: Event| vec![(a, event.clone()), (b, event), (ClaimId(999), Event::Seen)];
+    assert_eq!(store.advance(all(Event::Submit { placed: true })).await.expect("submitted").len(), 2);
+    assert_eq!(store.advance(all(Event::Applied { receipt: "r".to_owned() })).await.expect("applied").len(), 2);
+    assert_eq!(store.work(&lane).await.expect("work")[0].receipt.as_deref(), Some("r"));
+    assert_eq!(store.advance(all(Event::Seen)).await.expect("seen").len(), 2);
+    assert_eq!(store.work(&lane).await.expect("work"), []);
+    assert_eq!(store.lanes().await.expect("lanes"), []);
+
+    let released = store.release(vec![release(Some("a.example.com"), "v", "issue:1")]).await.expect("released");
+    assert_eq!(states(&released), [State::Releasing]);
+    let failed = Event::Failed { reason: "later".to_owned(), retry_at: Timestamp(7), untouched: false };
+    let changed = store.advance(vec![(a, failed)]).await.expect("failed");
+    let failure = changed[0].failure.as_ref().expect("a failure");
+    assert_eq!((failure.reason.as_str(), failure.attempts, failure.retry_at), ("later", 1, Timestamp(7)));
+    store.close().await;
+
+    let (store, _) = open(folder.path(), &[ZONE]);
+    assert_eq!(states(&store.work(&lane).await.expect("work")), [State::Releasing], "it is found after a restart");
+    assert_eq!(store.advance(vec![(a, Event::Removed)]).await.expect("removed"), []);
+    assert_eq!(states(&store.find(vec![a, b]).await.expect("found")), [State::Visible]);
+    assert_eq!(store.census().await.expect("counted").into_iter().map(|(_, n)| n).collect::<Vec<_>>(), [0, 0, 0, 1, 0]);
+}
+
+#[tokio::test]
+async fn accounts_come_back_as_they_were() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let rows: Vec<AccountRow> = (0..3u8)
+        .map(|n| AccountRow {
+            username: Uuid::new_v4(),
+            subdomain: Uuid::new_v4(),
+            key_hash: [n; 32],
+            allowfrom: if n == 1 { vec!["10.0.0.0/8".parse().expect("a network"), "::1/128".parse().expect("a network")] } else { vec![] },
+        })
+        .collect();
+    for row in &rows {
+        store.register(row.clone()).await.expect("registered");
+    }
+    let pepper = store.pepper();
+    store.close().await;
+    let (store, _) = open(folder.path(), &[ZONE]);
+    assert_eq!(store.pepper(), pepper);
+    let found = Arc::new(Mutex::new(Vec::new()));
+    let sink = found.clone();
+    store.each_account(Box::new(move |row| sink.lock().push(row))).await.expect("listed");
+    assert_eq!(*found.lock(), rows);
+}
+
+#[tokio::test]
+async fn a_directory_account_keeps_its_first_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let account = |key: &[u8], url: Option<&str>| DirectoryAccount {
+        directory: "https://ca.test/dir".to_owned(),
+        key: Zeroizing::new(key.to_vec()),
+        url: url.map(str::to_owned),
+    };
+    assert!(store.directory_account("https://ca.test/dir").await.expect("read").is_none());
+    store.save_directory_account(account(b"first", None)).await.expect("saved");
+    let kept = store.save_directory_account(account(b"second", Some("https://ca.test/2"))).await.expect("asked");
+    assert_eq!((kept.key.as_slice(), kept.url), (b"first".as_slice(), None));
+    store.save_directory_account(account(b"first", Some("https://ca.test/1"))).await.expect("saved");
+    let kept = store.save_directory_account(account(b"first", None)).await.expect("saved");
+    assert_eq!(kept.url.as_deref(), Some("https://ca.test/1"), "a known URL is not forgotten");
+}
+
+#[tokio::test]
+async fn after_closing_verbs_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let waiting = store.claim(vec![claim("a.auth.test", "v", "issue:1")]);
+    let (taken, ()) = tokio::join!(waiting, store.close());
+    taken.expect("what was asked before is still written");
+    assert_eq!(store.claim(vec![claim("a.auth.test", "w", "issue:1")]).await, Err(StoreError::Closed));
+}
+
+fn refused(folder: &Path) -> String {
+    let zones: Vec<Name> = vec![name(ZONE)];
+    let answers = Arc::new(common::Answers::default());
+    match SqliteStore::open(folder, &zones, answers, StoreMetrics::register(&mut Registry::default())) {
+        Ok(_) => panic!("it was opened"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_left_as_they_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("acmegate.sqlite");
+    fs::write(&file, b"this is no database, and it is long enough to be looked at as one, page header and all............")
+        .expect("written");
+    let before = fs::read(&file).expect("read");
+    let text = refused(folder.path());
+    assert!(text.contains("acmegate.sqlite") && text.contains("broken"), "{text}");
+    assert_eq!(fs::read(&file).expect("read"), before);
+
+    fs::remove_file(&file).expect("removed");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    store.close().await;
+    let connection = rusqlite::Connection::open(&file).expect("a database");
+    connection.pragma_update(None, "user_version", 4711).expect("written");
+    drop(connection);
+    let text = refused(folder.path());
+    assert!(text.contains("newer acmegate") && text.contains("4711"), "{text}");
+
+    fs::remove_file(&file).expect("removed");
+    let connection = rusqlite::Connection::open(&file).expect("a database");
+    connection.execute_batch("CREATE TABLE mine (x)").expect("written");
+    drop(connection);
+    let text = refused(folder.path());
+    assert!(text.contains("another program"), "{text}");
+}
