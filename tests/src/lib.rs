@@ -90,3 +90,18 @@ pub fn program(name: &str) -> PathBuf {
     let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
     found.unwrap_or_else(|| panic!("{name} is not installed: `tests/run` installs what the tests need"))
 }
+
+/// Says that a test cannot run here and why, for the summary of `tests/run`; the test then returns.
+///
+/// # Panics
+/// With `CI=true`: nothing is skipped there.
+pub fn skip(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} cannot run here: {reason}");
+    eprintln!("skipped {test}: {reason}");
+    if let Some(file) = std::env::var_os("ACMEGATE_TEST_SKIPS") {
+        let appended = std::fs::OpenOptions::new().append(true).create(true).open(file);
+        let written = appended.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{test}: {reason}\n").as_bytes()));
+        written.unwrap_or_else(|e| panic!("cannot note that {test} was skipped: {e}"));
+    }
+}
