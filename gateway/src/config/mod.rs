@@ -1,12 +1,34 @@
 //! The configuration that the program runs on: every value checked, every default filled in.
 //!
-//! The YAML text is read into a `Spec` and parsed into a [`Config`]; nothing past this module asks again whether a value makes sense.
+//! The YAML text is read into a tree that knows its lines and columns, checked against the schema of the `Spec`, read into the `Spec`, and parsed
+//! into a [`Config`]; nothing past this module asks again whether a value makes sense. Each stage reports everything that it finds.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+mod duration;
+mod example;
+mod parse;
+mod problem;
+mod shape;
+mod spec;
+mod tree;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use authdns::{Name, ZoneConfig};
 use ipnet::IpNet;
 use secrecy::SecretString;
+
+pub use parse::is_mail_address;
+pub use problem::{ConfigError, Invalid};
+
+use problem::Problems;
+use spec::Spec;
+use tree::{Node, Place};
 
 /// Everything that one process of acmegate is told.
 #[derive(Debug, Clone)]
@@ -153,3 +175,88 @@ pub struct Eab {
     /// The MAC key that the CA gave, base64url.
     pub hmac: SecretString,
 }
+
+impl Config {
+    /// Reads a file, or gives the embedded defaults where there is none.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with everything that is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = file else { return Self::embedded() };
+        let bytes = fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text = String::from_utf8(bytes).map_err(|error| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, format!("it is not UTF-8: {error}")),
+        })?;
+        Self::from_yaml(&text, path)
+    }
+
+    /// What runs without a file: every door, on loopback.
+    ///
+    /// # Errors
+    /// None in practice: a test holds the defaults valid.
+    pub fn embedded() -> Result<Self, ConfigError> {
+        let mut problems = Problems::default();
+        parse::parse(&Spec::default(), None, &mut problems).ok_or_else(|| problems.into_error(Path::new("embedded defaults")))
+    }
+
+    /// Parses YAML text; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`], with everything that is wrong.
+    pub fn from_yaml(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let mut problems = Problems::default();
+        parse_yaml(text, &mut problems).ok_or_else(|| problems.into_error(file))
+    }
+}
+
+/// The commented example file; it parses into the embedded defaults.
+pub fn example() -> String {
+    let defaults = serde_json::to_value(Spec::default()).unwrap_or_default();
+    example::render(&schema(), &defaults)
+}
+
+/// The JSON Schema (draft 2020-12) of the configuration file.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Spec).to_value()
+}
+
+fn parse_yaml(text: &str, problems: &mut Problems) -> Option<Config> {
+    let mut tree: Node = read_yaml(text, problems)?;
+    if matches!(tree.value, tree::Value::Null) {
+        // An empty file misses the same keys as an empty section.
+        tree.value = tree::Value::Map(Vec::new());
+    }
+    shape::check(&schema(), &tree, problems);
+    if !problems.is_empty() {
+        return None;
+    }
+    let spec: Spec = read_yaml(text, problems)?;
+    parse::parse(&spec, Some(&tree), problems)
+}
+
+fn read_yaml<T: serde::de::DeserializeOwned>(text: &str, problems: &mut Problems) -> Option<T> {
+    serde_saphyr::from_str(text)
+        .map_err(|error| {
+            let error = error.without_snippet();
+            let place = error.location().map_or(Place { line: 1, column: 1 }, Place::from);
+            problems.add(place, "", explain(error));
+        })
+        .ok()
+}
+
+/// What the YAML reader says, without the advice that it gives to programmers and without the place, which every message has in front.
+fn explain(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key {key} stands here twice"),
+        serde_saphyr::Error::DuplicateMappingKey { key: None, .. } => "a key stands here twice".to_owned(),
+        serde_saphyr::Error::MultipleDocuments { .. } => "a second document begins here (---); a configuration is one document".to_owned(),
+        other => {
+            let text = other.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+            text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message).to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,10 @@
-//! Logs and metrics.
+//! Logs, metrics and health.
 
-/// What is counted.
-#[derive(Debug, Default)]
-pub struct Metrics {}
+mod health;
+mod logs;
+mod metrics;
+mod process;
+
+pub use health::{Health, Phase};
+pub use logs::{BadLevel, Level, LogFormat, start_logs};
+pub use metrics::{register_dns, registry, router};

@@ -1,0 +1,69 @@
+//! What is wrong with a configuration, all of it at once, each with its place.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use super::tree::Place;
+
+/// Why there is no configuration to run on. Its text names the file, and for each error line, column and key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: cannot be read: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is not a valid configuration.
+    #[error("{0}")]
+    Invalid(Invalid),
+}
+
+/// Everything that is wrong with a configuration, in the order of the file.
+#[derive(Debug)]
+pub struct Invalid {
+    file: PathBuf,
+    problems: Vec<Problem>,
+}
+
+#[derive(Debug)]
+struct Problem {
+    place: Place,
+    path: String,
+    message: String,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        for (index, Problem { place: Place { line, column }, path, message }) in self.problems.iter().enumerate() {
+            let newline = if index == 0 { "" } else { "\n" };
+            let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
+            write!(f, "{newline}{file}:{line}:{column}: {path}{message}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Collects what is wrong.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(super) fn add(&mut self, place: Place, path: &str, message: String) {
+        self.0.push(Problem { place, path: path.to_owned(), message });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn into_error(mut self, file: &Path) -> ConfigError {
+        self.0.sort_by_key(|problem| problem.place);
+        ConfigError::Invalid(Invalid { file: file.to_owned(), problems: self.0 })
+    }
+}

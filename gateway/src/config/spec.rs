@@ -1,0 +1,358 @@
+//! The configuration as it is written in YAML.
+//!
+//! The doc comments here are what `acmegate config example` prints above each key and what `acmegate config schema` carries as descriptions; they
+//! speak to who runs acmegate. [`Spec::default`] is what runs without a file.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Configuration of acmegate.
+///
+/// Leave a section out and its door stays closed. Relative paths count from the folder that acmegate is started in. A port may be 0: the
+/// system then picks one, and `serve` prints it. An address is written `127.0.0.1:53` or `[::1]:53`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spec {
+    /// The version of this format.
+    pub version: Version,
+    /// The data folder: database, lock and admin socket. It is made if it is not there.
+    #[serde(default = "default_data")]
+    pub data: PathBuf,
+    /// The embedded authoritative DNS server.
+    #[serde(default)]
+    pub dns: Option<DnsSpec>,
+    /// How `issue` follows delegations, and how it makes sure that the values are in DNS before it lets the CA look.
+    #[serde(default)]
+    pub propagation: PropagationSpec,
+    /// The acme-dns door: the API that acme-dns clients speak (`/register`, `/update`, `/health`).
+    #[serde(default)]
+    pub acmedns: Option<AcmeDnsSpec>,
+    /// The webhook door: a DNS-01 solver for cert-manager.
+    #[serde(default)]
+    pub webhook: Option<WebhookSpec>,
+    /// Plain HTTP with `/metrics` (OpenMetrics), `/healthz` and `/readyz`.
+    #[serde(default)]
+    pub metrics: Option<MetricsSpec>,
+    /// The standalone issuer: `acmegate issue`.
+    #[serde(default)]
+    pub issuer: IssuerSpec,
+}
+
+/// The version of this format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum Version {
+    V1,
+}
+
+/// The embedded authoritative DNS server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DnsSpec {
+    /// Where to listen, UDP and TCP both: one address or a list. The internet asks on port 53.
+    pub listen: OneOrMany,
+    /// The zones that it serves.
+    pub zones: Vec<ZoneSpec>,
+}
+
+/// A zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ZoneSpec {
+    /// The zone's name, as it is delegated to this server.
+    pub name: String,
+    /// The zone's name servers, the primary first. One whose name lies in the zone needs its addresses among the records.
+    pub nameservers: Vec<String>,
+    /// The mail address for the SOA record, as `hostmaster@example.org` or `hostmaster.example.org`. Default: hostmaster at the zone.
+    #[serde(default)]
+    #[schemars(example = &"hostmaster@example.org")]
+    pub contact: Option<String>,
+    /// Records that always stand in the zone, each `<owner> [<ttl>] <type> <data>`.
+    #[serde(default)]
+    pub records: Vec<String>,
+}
+
+/// Propagation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PropagationSpec {
+    /// Recursive resolvers that delegations and CNAMEs are followed with, as addresses with a port. Empty: the system's.
+    pub resolvers: Vec<String>,
+    /// Whom to ask for the values before the CA looks: every `authoritative` server, the `recursive` resolvers, or `none`.
+    pub check: CheckSpec,
+    /// How long to wait for the values. When it is over, nothing is sent to the CA, so that it counts no failure.
+    pub timeout: String,
+}
+
+/// Whom to ask for the values before the CA looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum CheckSpec {
+    Authoritative,
+    Recursive,
+    None,
+}
+
+/// The acme-dns door.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AcmeDnsSpec {
+    /// Where to listen: one address or a list.
+    pub listen: OneOrMany,
+    /// HTTPS with these files, read again when they change. Without: plain HTTP.
+    #[serde(default)]
+    pub tls: Option<TlsSpec>,
+    /// The zone in which accounts get their subdomains. Default: the first of `dns.zones`.
+    #[serde(default)]
+    #[schemars(example = &"auth.example.org")]
+    pub zone: Option<String>,
+    /// Who may register: `open` (anybody who reaches the door), `token` (who shows a token), or `closed` (nobody).
+    #[serde(default = "default_registration")]
+    pub registration: RegistrationSpec,
+    /// For `registration: token`: a file with the tokens, one a line. A client shows one as bearer token, as Basic password, or as the first
+    /// segment of the path.
+    #[serde(default)]
+    #[schemars(example = &"./registration-tokens")]
+    pub tokens_file: Option<PathBuf>,
+    /// Instead of `tokens_file`: the environment variable that holds the tokens, separated by blanks or commas.
+    #[serde(default)]
+    #[schemars(example = &"REGISTRATION_TOKENS")]
+    pub tokens_env: Option<String>,
+    /// How many TXT values are kept for one account; a new one beyond that replaces the oldest.
+    #[serde(default = "default_values")]
+    #[schemars(range(min = 1))]
+    pub values: u32,
+    /// How long one value stands, such as `24h`; `never` keeps it until newer ones replace it.
+    #[serde(default = "default_lifetime")]
+    pub lifetime: String,
+    /// Base paths under which the API answers: `/` for `/update`, `/acme-dns` for `/acme-dns/update`.
+    #[serde(default = "default_prefixes")]
+    pub prefixes: Vec<String>,
+    /// Networks of reverse proxies, whose `client_ip_header` is believed when an account is limited by `allowfrom`.
+    #[serde(default)]
+    pub trusted_proxies: Vec<String>,
+    /// The header in which those proxies write the client's address.
+    #[serde(default = "default_client_ip_header")]
+    pub client_ip_header: String,
+    /// Origins whose web pages may call the API; `*` is any.
+    #[serde(default = "default_cors_origins")]
+    pub cors_origins: Vec<String>,
+}
+
+/// Who may register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum RegistrationSpec {
+    Open,
+    Token,
+    Closed,
+}
+
+/// A certificate chain and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TlsSpec {
+    /// PEM file with the chain, leaf first.
+    #[schemars(example = &"./fullchain.pem")]
+    pub certificate: PathBuf,
+    /// PEM file with the private key.
+    #[schemars(example = &"./privkey.pem")]
+    pub key: PathBuf,
+}
+
+/// The webhook door.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebhookSpec {
+    /// Where to listen, HTTPS: one address or a list. Loopback only: callers are not authenticated yet.
+    pub listen: OneOrMany,
+    /// HTTPS with these files, read again when they change. Without: a self-signed certificate, new at each start.
+    #[serde(default)]
+    pub tls: Option<TlsSpec>,
+    /// The API group: `groupName` of the cert-manager issuer.
+    #[serde(default = "default_group")]
+    pub group: String,
+    /// The solver's name: `solverName` of the cert-manager issuer.
+    #[serde(default = "default_solver")]
+    pub solver: String,
+}
+
+/// Metrics and health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricsSpec {
+    /// Where to listen: one address or a list.
+    pub listen: OneOrMany,
+}
+
+/// The issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct IssuerSpec {
+    /// The ACME directories that `--directory` knows by name; the first is the default.
+    pub directories: Vec<DirectorySpec>,
+}
+
+/// An ACME directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DirectorySpec {
+    /// Its name here.
+    pub name: String,
+    /// Its URL.
+    pub url: String,
+    /// An e-mail address for the account.
+    #[serde(default)]
+    #[schemars(example = &"ops@example.org")]
+    pub contact: Option<String>,
+    /// PEM file with the roots that the directory's own HTTPS uses, for a private CA.
+    #[serde(default)]
+    #[schemars(example = &"./private-root.pem")]
+    pub ca_file: Option<PathBuf>,
+    /// External account binding, where the CA asks for it.
+    #[serde(default)]
+    pub eab: Option<EabSpec>,
+}
+
+/// External account binding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EabSpec {
+    /// The key identifier that the CA gave.
+    #[schemars(example = &"kid-1")]
+    pub kid: String,
+    /// A file with the MAC key that the CA gave, base64url.
+    #[serde(default)]
+    #[schemars(example = &"./eab-hmac")]
+    pub hmac_file: Option<PathBuf>,
+    /// Instead of `hmac_file`: the environment variable that holds it.
+    #[serde(default)]
+    #[schemars(example = &"EAB_HMAC")]
+    pub hmac_env: Option<String>,
+}
+
+/// One text, or a list of texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn of(address: &str) -> Self {
+        Self::Many(vec![address.to_owned()])
+    }
+
+    /// The texts, each with what follows the key in its path (`""`, or `[0]`, `[1]`, …).
+    pub(super) fn entries(&self) -> Vec<(String, &str)> {
+        match self {
+            Self::One(one) => vec![(String::new(), one)],
+            Self::Many(many) => many.iter().enumerate().map(|(index, one)| (format!("[{index}]"), one.as_str())).collect(),
+        }
+    }
+}
+
+/// What runs without a configuration file: every door, on loopback.
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            version: Version::V1,
+            data: default_data(),
+            dns: Some(DnsSpec {
+                listen: OneOrMany::of("127.0.0.1:5353"),
+                zones: vec![ZoneSpec {
+                    name: "auth.example.org".to_owned(),
+                    nameservers: vec!["ns1.auth.example.org".to_owned()],
+                    contact: Some("hostmaster@example.org".to_owned()),
+                    records: vec!["ns1.auth.example.org. 3600 A 127.0.0.1".to_owned()],
+                }],
+            }),
+            propagation: PropagationSpec::default(),
+            acmedns: Some(AcmeDnsSpec {
+                listen: OneOrMany::of("127.0.0.1:8080"),
+                tls: None,
+                zone: None,
+                registration: default_registration(),
+                tokens_file: None,
+                tokens_env: None,
+                values: default_values(),
+                lifetime: default_lifetime(),
+                prefixes: default_prefixes(),
+                trusted_proxies: Vec::new(),
+                client_ip_header: default_client_ip_header(),
+                cors_origins: default_cors_origins(),
+            }),
+            webhook: Some(WebhookSpec {
+                listen: OneOrMany::of("127.0.0.1:8443"),
+                tls: None,
+                group: default_group(),
+                solver: default_solver(),
+            }),
+            metrics: Some(MetricsSpec { listen: OneOrMany::of("127.0.0.1:9090") }),
+            issuer: IssuerSpec::default(),
+        }
+    }
+}
+
+impl Default for PropagationSpec {
+    fn default() -> Self {
+        Self { resolvers: Vec::new(), check: CheckSpec::Authoritative, timeout: "120s".to_owned() }
+    }
+}
+
+impl Default for IssuerSpec {
+    fn default() -> Self {
+        Self {
+            directories: vec![DirectorySpec {
+                name: "letsencrypt".to_owned(),
+                url: "https://acme-v02.api.letsencrypt.org/directory".to_owned(),
+                contact: None,
+                ca_file: None,
+                eab: None,
+            }],
+        }
+    }
+}
+
+fn default_data() -> PathBuf {
+    "./acmegate-data".into()
+}
+
+fn default_registration() -> RegistrationSpec {
+    RegistrationSpec::Open
+}
+
+fn default_values() -> u32 {
+    8
+}
+
+fn default_lifetime() -> String {
+    "24h".to_owned()
+}
+
+fn default_prefixes() -> Vec<String> {
+    vec!["/".to_owned()]
+}
+
+fn default_client_ip_header() -> String {
+    "X-Forwarded-For".to_owned()
+}
+
+fn default_cors_origins() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+fn default_group() -> String {
+    "acme.acmegate.io".to_owned()
+}
+
+fn default_solver() -> String {
+    "acmegate".to_owned()
+}

@@ -1,0 +1,138 @@
+//! The metrics door: `/metrics`, `/healthz`, `/readyz`.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use authdns::{Counters, Rcode, Transport};
+use axum::{
+    Router, extract,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    metrics::{MetricType, counter::ConstCounter, family::Family, gauge::Gauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+use super::{Health, Phase, process::Process};
+use crate::{claim::State, store::Store};
+
+/// OpenMetrics 1.0 text.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How long a scrape waits for the store; a store that hangs must not hide what the rest has counted.
+const CENSUS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A registry that holds what the process says of itself. Every other part adds its own families to it.
+pub fn registry() -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Process::new()));
+    let acmegate = registry.sub_registry_with_prefix("acmegate");
+    acmegate.register("build", "Version of this program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+    registry
+}
+
+/// Exports the counters of the embedded DNS server.
+pub fn register_dns(registry: &mut Registry, counters: Arc<Counters>) {
+    registry.register_collector(Box::new(Dns(counters)));
+}
+
+/// The routes of the metrics door.
+pub fn router(mut registry: Registry, health: Health, store: Arc<dyn Store>) -> Router {
+    let claims = Family::<ClaimState, Gauge>::default();
+    registry.sub_registry_with_prefix("acmegate").register("claims", "Claims in the ledger, by state", claims.clone());
+    let door = Door { registry: Arc::new(registry), health, store, claims };
+    Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(door)
+}
+
+#[derive(Clone)]
+struct Door {
+    registry: Arc<Registry>,
+    health: Health,
+    store: Arc<dyn Store>,
+    claims: Family<ClaimState, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClaimState {
+    state: &'static str,
+}
+
+async fn metrics(extract::State(door): extract::State<Door>) -> Response {
+    if let Ok(Ok(census)) = tokio::time::timeout(CENSUS_PATIENCE, door.store.census()).await {
+        for state in State::ALL {
+            let number = census.iter().find(|&&(counted, _)| counted == state).map_or(0, |&(_, number)| number);
+            let gauge = door.claims.get_or_create(&ClaimState { state: state.as_str() });
+            gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+        }
+    }
+    let mut text = String::new();
+    match encode(&mut text, &door.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(fmt::Error) => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n").into_response(),
+    }
+}
+
+/// Alive: a restart would not help.
+async fn healthz(extract::State(door): extract::State<Door>) -> Response {
+    match door.store.broken() {
+        None => "ok\n".into_response(),
+        Some(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Ready: a client that comes now is served.
+async fn readyz(extract::State(door): extract::State<Door>) -> Response {
+    let unready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    match (door.health.phase(), door.store.broken()) {
+        (Phase::Ready, None) => "ready\n".into_response(),
+        (Phase::Starting, _) => unready("starting\n".to_owned()),
+        (Phase::Draining, _) => unready("stopping\n".to_owned()),
+        (Phase::Ready, Some(error)) => unready(format!("{error}\n")),
+    }
+}
+
+/// The DNS server's counters at each scrape: the hot path knows nothing of metrics.
+#[derive(Debug)]
+struct Dns(Arc<Counters>);
+
+impl Collector for Dns {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let counters = &self.0;
+        let by_transport = Transport::ALL.map(|transport| (label_of(transport), counters.queries(transport)));
+        labelled(&mut encoder, "acmegate_dns_queries", "DNS messages that came in, by transport", "transport", &by_transport)?;
+        let by_rcode = Rcode::ALL.map(|rcode| (rcode.as_str(), counters.responses(rcode)));
+        labelled(&mut encoder, "acmegate_dns_responses", "DNS responses, by response code", "rcode", &by_rcode)?;
+        for (name, help, value) in [
+            ("acmegate_dns_truncated", "DNS responses with the TC bit", counters.truncated()),
+            ("acmegate_dns_dropped", "DNS messages that got no response", counters.dropped()),
+            ("acmegate_dns_unsent", "UDP responses that the system did not take", counters.unsent()),
+            ("acmegate_dns_tcp_connections", "DNS connections over TCP", counters.tcp_connections()),
+            ("acmegate_dns_tcp_refused", "DNS connections over TCP that were closed at once, for a limit", counters.tcp_refused()),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+fn label_of(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "udp",
+        Transport::Tcp => "tcp",
+        Transport::Tls => "tls",
+        Transport::Https => "https",
+        Transport::Quic => "quic",
+    }
+}
+
+fn labelled(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None::<&Unit>, MetricType::Counter)?;
+    for &(value, count) in values {
+        let labels = [(label, value)];
+        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
