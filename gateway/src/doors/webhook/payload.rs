@@ -1,0 +1,303 @@
+//! `ChallengePayload`: what cert-manager asks, and what it is told.
+
+use std::fmt;
+
+use authdns::Name;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{PAYLOAD_GROUP, PAYLOAD_KIND, VERSION, status::Status};
+use crate::ledger::{Holder, Value};
+
+/// The envelope. cert-manager leaves `apiVersion` and `kind` out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload {
+    #[serde(default)]
+    api_version: Option<String>,
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(default)]
+    request: Option<Box<RawValue>>,
+}
+
+/// The part of the request that is ours to read; the rest is echoed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Fields {
+    uid: Option<String>,
+    action: Option<String>,
+    #[serde(rename = "type")]
+    challenge: Option<String>,
+    dns_name: Option<String>,
+    key: Option<String>,
+    resource_namespace: Option<String>,
+    #[serde(rename = "resolvedFQDN")]
+    resolved_fqdn: Option<String>,
+}
+
+/// A request as it came, and what of it we read.
+#[derive(Debug)]
+pub(super) struct Challenge {
+    /// To be echoed.
+    raw: Box<RawValue>,
+    fields: Fields,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Present,
+    CleanUp,
+}
+
+/// Why a request is not one that can be fulfilled. The text is the same each time, and quotes the request in at most a few characters.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Invalid {
+    #[error("the action is {0}; acmegate knows Present and CleanUp")]
+    Action(Quoted),
+    #[error("the challenge type is {0}; acmegate solves dns-01 only")]
+    Type(Quoted),
+    #[error("key: {0}")]
+    Key(#[from] crate::ledger::BadValue),
+    #[error("resolvedFQDN {0} is not a domain name: {1}")]
+    Fqdn(Quoted, authdns::NameError),
+    #[error("dnsName {0} is not a domain name: {1}")]
+    DnsName(Quoted, authdns::NameError),
+    #[error("resourceNamespace {0} is not the name of a Kubernetes namespace")]
+    Namespace(Quoted),
+}
+
+impl Challenge {
+    /// Reads a request body.
+    ///
+    /// # Errors
+    /// A 400 that says what is wrong.
+    pub(super) fn parse(body: &[u8], group: &str) -> Result<Self, Status> {
+        let malformed =
+            |error: serde_json::Error| Status::new(StatusCode::BAD_REQUEST, format!("the body is not a {PAYLOAD_KIND}: {error}"));
+        let payload: Payload = serde_json::from_slice(body).map_err(malformed)?;
+        let known = |api_version: &str| [PAYLOAD_GROUP, group].iter().any(|group| api_version.strip_prefix(group) == Some("/v1alpha1"));
+        if payload.api_version.is_some_and(|given| !given.is_empty() && !known(&given))
+            || payload.kind.is_some_and(|given| !given.is_empty() && given != PAYLOAD_KIND)
+        {
+            let message = format!("the body must be a {PAYLOAD_KIND} of {PAYLOAD_GROUP}/{VERSION}");
+            return Err(Status::new(StatusCode::BAD_REQUEST, message));
+        }
+        let Some(raw) = payload.request else {
+            return Err(Status::new(StatusCode::BAD_REQUEST, format!("the {PAYLOAD_KIND} has no request")));
+        };
+        let fields = serde_json::from_str(raw.get()).map_err(malformed)?;
+        Ok(Self { raw, fields })
+    }
+
+    pub(super) fn action(&self) -> Result<Action, Invalid> {
+        match text(&self.fields.action) {
+            "Present" => Ok(Action::Present),
+            "CleanUp" => Ok(Action::CleanUp),
+            other => Err(Invalid::Action(Quoted::new(other))),
+        }
+    }
+
+    /// Checks the challenge type; its absence means the only one there is.
+    pub(super) fn check_type(&self) -> Result<(), Invalid> {
+        match text(&self.fields.challenge) {
+            "" | "dns-01" => Ok(()),
+            other => Err(Invalid::Type(Quoted::new(other))),
+        }
+    }
+
+    /// The TXT value; not always one of 43 characters (cert-manager's conformance suite has others).
+    pub(super) fn value(&self) -> Result<Value, Invalid> {
+        Ok(text(&self.fields.key).parse()?)
+    }
+
+    /// Where the value shall stand.
+    pub(super) fn owner(&self) -> Result<Name, Invalid> {
+        let given = text(&self.fields.resolved_fqdn);
+        given.parse().map_err(|error| Invalid::Fqdn(Quoted::new(given), error))
+    }
+
+    /// Who asks: the namespace of the Issuer, for one DNS name.
+    pub(super) fn holder(&self) -> Result<Holder, Invalid> {
+        let given = text(&self.fields.dns_name);
+        let dns_name = match given {
+            "" => String::new(),
+            _ => given.parse::<Name>().map_err(|error| Invalid::DnsName(Quoted::new(given), error))?.to_relative_string(),
+        };
+        Ok(Holder::webhook(self.namespace()?, &dns_name))
+    }
+
+    /// The namespace of the Issuer.
+    pub(super) fn namespace(&self) -> Result<&str, Invalid> {
+        let given = text(&self.fields.resource_namespace);
+        let is_label = (1..=63).contains(&given.len())
+            && given.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            && !given.starts_with('-')
+            && !given.ends_with('-');
+        if is_label { Ok(given) } else { Err(Invalid::Namespace(Quoted::new(given))) }
+    }
+
+    /// The reply: the request as it came, its uid, and the outcome; a failure always has a message.
+    pub(super) fn reply(&self, outcome: Result<(), &str>) -> Reply<'_> {
+        let (success, status) = match outcome {
+            Ok(()) => (true, None),
+            Err("") => (false, Some("the request failed; acmegate's log says why".to_owned())),
+            Err(message) => (false, Some(message.to_owned())),
+        };
+        Reply {
+            api_version: format!("{PAYLOAD_GROUP}/{VERSION}"),
+            kind: PAYLOAD_KIND,
+            request: &self.raw,
+            response: Outcome {
+                uid: text(&self.fields.uid),
+                success,
+                status: status.map(|message| Failure { status: "Failure", message }),
+            },
+        }
+    }
+}
+
+fn text(field: &Option<String>) -> &str {
+    field.as_deref().unwrap_or_default()
+}
+
+/// The envelope of a reply.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Reply<'a> {
+    api_version: String,
+    kind: &'static str,
+    request: &'a RawValue,
+    response: Outcome<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    uid: &'a str,
+    success: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Failure>,
+}
+
+#[derive(Debug, Serialize)]
+struct Failure {
+    status: &'static str,
+    message: String,
+}
+
+/// A piece of the request in a message: quoted, escaped, and short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Quoted(String);
+
+impl Quoted {
+    const LENGTH: usize = 64;
+
+    fn new(text: &str) -> Self {
+        let mut short: String = text.chars().take(Self::LENGTH).collect();
+        if short.len() < text.len() {
+            short.push('…');
+        }
+        Self(short)
+    }
+}
+
+impl fmt::Display for Quoted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GROUP: &str = "acme.corp.test";
+
+    fn challenge(request: &str) -> Challenge {
+        Challenge::parse(format!("{{\"request\":{request}}}").as_bytes(), GROUP).unwrap()
+    }
+
+    #[test]
+    fn the_envelope_may_name_its_kind_or_not() {
+        let parse = |envelope: &str| Challenge::parse(format!("{{{envelope}\"request\":{{}}}}").as_bytes(), GROUP).map(|_| ());
+        assert_eq!(parse(""), Ok(()));
+        assert_eq!(parse(r#""apiVersion":"webhook.acme.cert-manager.io/v1alpha1","kind":"ChallengePayload","#), Ok(()));
+        assert_eq!(parse(r#""apiVersion":"acme.corp.test/v1alpha1","kind":"ChallengePayload","#), Ok(()));
+        assert_eq!(parse(r#""apiVersion":null,"kind":"","metadata":{},"#), Ok(()));
+        assert!(parse(r#""apiVersion":"v1","kind":"Pod","#).is_err());
+        assert!(parse(r#""kind":"Pod","#).is_err());
+        assert!(parse(r#""kind":5,"#).is_err());
+    }
+
+    #[test]
+    fn the_request_is_needed() {
+        for body in ["", "{}", "null", "[]", "{\"request\":null}", "{\"request\":5}", "{\"request\":{\"key\":5}}"] {
+            assert!(Challenge::parse(body.as_bytes(), GROUP).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_reply_echoes_the_request_as_it_came() {
+        let request = r#"{ "uid":"u-1", "config":{"b":1.0,"a":[ ]},"action":"Present"}"#;
+        let challenge = challenge(request);
+        let reply = serde_json::to_string(&challenge.reply(Ok(()))).unwrap();
+        let expected = format!(
+            r#"{{"apiVersion":"webhook.acme.cert-manager.io/v1alpha1","kind":"ChallengePayload","request":{request},"response":{{"uid":"u-1","success":true}}}}"#
+        );
+        assert_eq!(reply, expected);
+    }
+
+    #[test]
+    fn a_failure_is_never_silent() {
+        let challenge = challenge("{}");
+        let reply = serde_json::to_string(&challenge.reply(Err(""))).unwrap();
+        assert!(
+            reply.ends_with(r#""success":false,"status":{"status":"Failure","message":"the request failed; acmegate's log says why"}}}"#),
+            "{reply}"
+        );
+    }
+
+    #[test]
+    fn fields_are_checked() {
+        assert!(challenge(r#"{"type":"http-01"}"#).check_type().is_err());
+        assert!(challenge("{}").check_type().is_ok());
+        assert!(challenge(r#"{"action":"present"}"#).action().is_err());
+        assert!(challenge(r#"{"key":"123d=="}"#).value().is_ok());
+        assert!(challenge(r#"{"key":""}"#).value().is_err());
+        assert!(challenge(r#"{"resolvedFQDN":"a..b"}"#).owner().is_err());
+        for (namespace, good) in [("cert-manager", true), ("", false), ("a/b", false), ("-a", false), ("A", false)] {
+            let request = format!(r#"{{"resourceNamespace":"{namespace}"}}"#);
+            assert_eq!(challenge(&request).namespace().is_ok(), good, "{namespace}");
+        }
+        let holder = |name: &str| challenge(&format!(r#"{{"resourceNamespace":"ns","dnsName":"{name}"}}"#)).holder();
+        assert_eq!(holder("Example.COM."), holder("example.com"));
+        assert_eq!(holder("example.com").unwrap(), Holder::webhook("ns", "example.com"));
+    }
+
+    #[test]
+    fn what_is_quoted_is_short_and_escaped() {
+        let long = format!(r#"{{"action":"\u001b[31m{}"}}"#, "x".repeat(5_000));
+        let message = challenge(&long).action().unwrap_err().to_string();
+        assert!(message.len() < 200 && !message.contains('\u{1b}'), "{message}");
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Challenge::parse(&body, GROUP);
+        }
+
+        #[test]
+        fn never_panics_on_any_fields(texts in prop::collection::vec(any::<String>(), 6)) {
+            let request = serde_json::json!({"action": texts[0], "type": texts[1], "dnsName": texts[2], "key": texts[3],
+                "resourceNamespace": texts[4], "resolvedFQDN": texts[5]});
+            let challenge = challenge(&request.to_string());
+            let _ = (challenge.action(), challenge.check_type(), challenge.value(), challenge.owner(), challenge.holder());
+            prop_assert!(serde_json::to_string(&challenge.reply(Err("no"))).is_ok());
+        }
+    }
+}
