@@ -3,4 +3,5 @@
 //! A door says who asks (its [`Holder`](crate::ledger::Holder)) and turns requests into claims; it writes nothing itself.
 
 pub mod acmedns;
+pub mod admin;
 pub mod webhook;
