@@ -1,1 +1,218 @@
-//! propagation.
+//! Is a value where the CA will look for it? Asked of the servers that the world asks, before the CA is.
+//!
+//! **Why ask first.** A CA that looks too early counts a failure against the name (five an hour at Let's Encrypt) and remembers "no such name" in
+//! its resolvers. So nothing is submitted before every server answers every value; when the time is up, nothing was lost at the CA.
+//!
+//! **Whom to ask** ([`Check`]). `authoritative`, the usual one: the NS records of the served zone are looked up through the configured
+//! resolvers, with all IPv4 and IPv6 addresses of every server; each address is asked directly, all side by side, for all names. `recursive`: the configured
+//! resolvers are asked instead, for networks that let nothing else through. `none`: nobody is asked.
+//!
+//! **The rule.** CAs look from several places at once, and their resolvers pick any server of the zone that answers. Therefore:
+//! - A server that answers with authority but without a value is *waited for*, until the time is up: the CA may ask just that one.
+//! - A server that does not serve the zone is *left aside* after three tries in a row, and reported: it does not answer, its address refuses
+//!   packets, or it says REFUSED, SERVFAIL or answers without authority. Resolvers leave such a server aside too and ask the next one.
+//! - At least one server of each zone must answer every value; if none serves the zone at all, that is an error which names them.
+//! - An address that this machine has no route to (IPv6, often) says nothing about the server: it is left aside without a word.
+//!
+//! **What is not asked.** A resolver that hears "no such name" keeps it, and the CA may share that resolver. Before the values stand, resolvers
+//! are asked only for names on the way (CNAMEs outside of our zones, NS and addresses), never for the owner of the values.
+//!
+//! Files: [`exchange`] one question to one server; [`resolver`] the configured resolvers; [`chain`] CNAMEs; [`delegation`] the servers of a
+//! zone; [`check`] the rule.
+
+mod chain;
+mod check;
+mod delegation;
+mod exchange;
+mod resolver;
+
+#[cfg(test)]
+mod fake;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use authdns::Name;
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+pub use chain::{Chain, follow};
+pub use delegation::{Delegation, Server};
+pub use resolver::{ResolveError, Resolver};
+
+use crate::config::{self, Check};
+
+/// The values that shall be seen, by owner name.
+pub type Values = BTreeMap<Name, BTreeSet<String>>;
+
+/// What to tell whoever waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// So many of a zone's servers answer every value.
+    Ready {
+        /// The zone, or `the recursive resolvers`.
+        zone: String,
+        /// Servers that do.
+        ready: usize,
+        /// Servers asked.
+        servers: usize,
+    },
+    /// A server was left aside.
+    LeftAside {
+        /// Which, why, and what to do.
+        text: String,
+    },
+}
+
+/// Takes [`Progress`] as it is made.
+pub type Watcher<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// Why values are not known to be visible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PropagationError {
+    /// The world does not know the zone.
+    #[error(
+        "{zone} is not delegated: {found}. Create NS records for {zone} in the zone above it that name the servers of acmegate, with their addresses"
+    )]
+    NotDelegated {
+        /// The zone.
+        zone: Name,
+        /// What the resolvers said.
+        found: String,
+    },
+    /// The delegation could not be looked up.
+    #[error(
+        "the servers of {zone} could not be found: {source}. Check that every server in its NS records answers, and the resolvers under propagation.resolvers"
+    )]
+    Lookup {
+        /// The zone.
+        zone: Name,
+        /// Which question failed.
+        source: ResolveError,
+    },
+    /// The names in the NS records have no addresses.
+    #[error("the servers of {zone} have no addresses: {}. Create A or AAAA records for them", servers.join(", "))]
+    NoAddresses {
+        /// The zone.
+        zone: Name,
+        /// The names.
+        servers: Vec<String>,
+    },
+    /// No server serves the zone.
+    #[error(
+        "no server of {zone} answers for it:{}\nCheck that acmegate listens on these addresses and that nothing between drops UDP and TCP port 53",
+        lines(servers)
+    )]
+    Nobody {
+        /// The zone.
+        zone: String,
+        /// Each server and what it did.
+        servers: Vec<String>,
+    },
+    /// Some server answered, but not with every value, until the time was up.
+    #[error("the values were not visible within {} s:{}\nNothing was submitted to the CA. If these servers are slow to take up changes, set a longer propagation.timeout", timeout.as_secs(), lines(servers))]
+    Timeout {
+        /// How long was waited.
+        timeout: Duration,
+        /// Each server that lacks values, and which.
+        servers: Vec<String>,
+    },
+}
+
+fn lines(servers: &[String]) -> String {
+    servers.iter().map(|server| format!("\n  {server}")).collect()
+}
+
+/// Asks for values as the configuration says. Cheap to make and to clone: it holds no sockets.
+#[derive(Debug, Clone)]
+pub struct Checker {
+    resolver: Resolver,
+    check: Check,
+    timeout: Duration,
+}
+
+/// Whom to ask about each zone.
+#[derive(Debug, Clone, Default)]
+pub struct Plan(BTreeMap<Name, Vec<Server>>);
+
+impl Checker {
+    /// A checker as configured.
+    pub fn new(config: &config::Propagation) -> Self {
+        Self { resolver: Resolver::configured(&config.resolvers), check: config.check, timeout: config.timeout }
+    }
+
+    /// The configured resolvers.
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    /// Finds the servers of `zones`. Can run before the values stand: it asks for no owner name.
+    ///
+    /// # Errors
+    /// [`PropagationError`] for the first zone that the world cannot find.
+    pub async fn plan(&self, zones: &BTreeSet<Name>) -> Result<Plan, PropagationError> {
+        if self.check != Check::Authoritative {
+            return Ok(Plan::default());
+        }
+        let found = join_all(zones.iter().map(|zone| delegation::find(&self.resolver, zone))).await;
+        let mut plan = BTreeMap::new();
+        for (zone, found) in zones.iter().zip(found) {
+            plan.insert(zone.clone(), found?.servers);
+        }
+        Ok(Plan(plan))
+    }
+
+    /// Waits until every server that has to answers every value, as the module says.
+    ///
+    /// # Errors
+    /// [`PropagationError::Nobody`] at once where no server serves a zone, [`PropagationError::Timeout`] when the time is up.
+    pub async fn wait(&self, plan: &Plan, values: &Values, watcher: Watcher<'_>) -> Result<(), PropagationError> {
+        let deadline = Instant::now() + self.timeout;
+        let groups = match self.check {
+            Check::None => return Ok(()),
+            Check::Recursive => {
+                let servers = self.resolver.servers().iter().map(|&address| Server { name: None, address }).collect();
+                vec![check::Group { label: "the recursive resolvers".into(), servers, values: values.clone(), authority: false }]
+            }
+            Check::Authoritative => plan.groups(values),
+        };
+        let mut failure = None;
+        for outcome in join_all(groups.iter().map(|group| check::wait(group, deadline, watcher))).await {
+            match (outcome, &mut failure) {
+                (Ok(()), _) => {}
+                (Err(check::Failure::Nobody(error)), _) => return Err(error),
+                (Err(check::Failure::Late(more)), None) => failure = Some(more),
+                (Err(check::Failure::Late(more)), Some(servers)) => servers.extend(more),
+            }
+        }
+        failure.map_or(Ok(()), |servers| Err(PropagationError::Timeout { timeout: self.timeout, servers }))
+    }
+}
+
+impl Plan {
+    fn groups(&self, values: &Values) -> Vec<check::Group> {
+        let group = |(zone, servers): (&Name, &Vec<Server>)| {
+            // The innermost zone holds a name: zones of ours may lie in each other.
+            let innermost = |owner: &Name| self.0.keys().filter(|zone| owner.is_within(zone)).max_by_key(|zone| zone.depth());
+            let values = values
+                .iter()
+                .filter(|(owner, _)| innermost(owner) == Some(zone))
+                .map(|(owner, set)| (owner.clone(), set.clone()))
+                .collect();
+            check::Group { label: zone.to_string(), servers: servers.clone(), values, authority: true }
+        };
+        self.0.iter().map(group).filter(|group| !group.values.is_empty()).collect()
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready { zone, ready, servers } => write!(f, "{zone}: {ready} of {servers} servers answer every value"),
+            Self::LeftAside { text } => f.write_str(text),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! One client a directory, kept for the life of the process: the next certificate finds open connections, unused nonces and the account.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use reqwest::Method;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::{
+    AcmeError, Problem,
+    account::Account,
+    directory::DirectoryDocument,
+    http::{Http, Reply},
+    jws::{Signer, sign},
+    nonce::Nonces,
+};
+use crate::config::Directory;
+
+/// Tries of one request whose nonce is refused. Pebble refuses one in twenty on purpose: ten in a row are one in ten million million.
+const NONCE_TRIES: u32 = 10;
+/// How long a directory document is believed.
+const DOCUMENT_LIFETIME: Duration = Duration::from_secs(3600);
+/// Most clients kept; the configuration names a handful of directories, and the command line can bring others.
+const MOST_CLIENTS: usize = 16;
+/// Largest `ca_file` that is read.
+const MAX_ROOTS: u64 = 4 << 20;
+const JSON: &str = "application/json";
+
+/// The clients of this process; clones share them.
+#[derive(Clone, Default)]
+pub(in crate::issuer) struct Clients(Arc<Mutex<Vec<Arc<Client>>>>);
+
+/// A CA, as one process sees it.
+pub(in crate::issuer) struct Client {
+    url: String,
+    roots: Option<Vec<u8>>,
+    kid: Option<String>,
+    http: Http,
+    document: AsyncMutex<Option<(Instant, Arc<DirectoryDocument>)>>,
+    nonces: Nonces,
+    /// Locked while the account is looked up or registered, so that forty first certificates make one account.
+    pub(super) account: AsyncMutex<Option<Arc<Account>>>,
+}
+
+/// One run's use of a client: it knows its account, and counts its requests.
+pub(in crate::issuer) struct Session {
+    pub(super) client: Arc<Client>,
+    pub(super) account: Mutex<Option<Arc<Account>>>,
+    requests: AtomicU32,
+}
+
+impl Clients {
+    /// A session with the CA of `directory`. Reads `ca_file` each time, so that a changed root counts at once.
+    ///
+    /// # Errors
+    /// [`AcmeError::Unusable`] if the directory's settings cannot be used.
+    pub(in crate::issuer) async fn session(&self, directory: &Directory) -> Result<Session, AcmeError> {
+        let unusable = |text: String| AcmeError::Unusable { directory: directory.url.clone(), text };
+        if !directory.url.starts_with("https://") {
+            return Err(unusable("its URL does not begin with https://".into()));
+        }
+        let roots = match &directory.ca_file {
+            Some(path) => Some(read_roots(path).await.map_err(unusable)?),
+            None => None,
+        };
+        let kid = directory.eab.as_ref().map(|eab| eab.kid.clone());
+        let client = self.known(directory, &roots, &kid).map_or_else(|| self.make(directory, roots, kid).map_err(unusable), Ok)?;
+        Ok(Session { client, account: Mutex::default(), requests: AtomicU32::default() })
+    }
+
+    fn known(&self, directory: &Directory, roots: &Option<Vec<u8>>, kid: &Option<String>) -> Option<Arc<Client>> {
+        let clients = self.0.lock();
+        clients.iter().find(|client| client.url == directory.url && client.roots == *roots && client.kid == *kid).cloned()
+    }
+
+    fn make(&self, directory: &Directory, roots: Option<Vec<u8>>, kid: Option<String>) -> Result<Arc<Client>, String> {
+        let client = Arc::new(Client {
+            http: Http::new(roots.as_deref())?,
+            url: directory.url.clone(),
+            roots,
+            kid,
+            document: AsyncMutex::default(),
+            nonces: Nonces::default(),
+            account: AsyncMutex::default(),
+        });
+        let mut clients = self.0.lock();
+        if clients.len() >= MOST_CLIENTS {
+            clients.remove(0);
+        }
+        clients.push(client.clone());
+        Ok(client)
+    }
+}
+
+impl Session {
+    /// HTTPS requests so far.
+    pub(in crate::issuer) fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The CA's directory: asked for once an hour.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(super) async fn document(&self) -> Result<Arc<DirectoryDocument>, AcmeError> {
+        let mut kept = self.client.document.lock().await;
+        if let Some((since, document)) = &*kept
+            && since.elapsed() < DOCUMENT_LIFETIME
+        {
+            return Ok(document.clone());
+        }
+        self.count();
+        let reply = self.client.http.plain(Method::GET, &self.client.url).await?.accepted()?;
+        let document: DirectoryDocument = serde_json::from_slice(&reply.body).map_err(|error| AcmeError::Unusable {
+            directory: self.client.url.clone(),
+            text: format!("what stands there is no ACME directory: {error}"),
+        })?;
+        let document = Arc::new(document);
+        *kept = Some((Instant::now(), document.clone()));
+        Ok(document)
+    }
+
+    /// Makes sure that the CA's directory can be read; for rehearsals.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn probe(&self) -> Result<(), AcmeError> {
+        self.document().await.map(drop)
+    }
+
+    /// A signed request by the account; `None` is POST-as-GET.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(super) async fn post<P: Serialize>(&self, url: &str, payload: Option<&P>) -> Result<Reply, AcmeError> {
+        let account = self.account.lock().clone().ok_or_else(|| AcmeError::Crypto("no account is signed in".into()))?;
+        self.signed(Signer::Account(&account.key, &account.url), url, JSON, payload).await
+    }
+
+    /// A POST-as-GET by the account.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(super) async fn get(&self, url: &str, accept: &'static str) -> Result<Reply, AcmeError> {
+        let account = self.account.lock().clone().ok_or_else(|| AcmeError::Crypto("no account is signed in".into()))?;
+        self.signed::<()>(Signer::Account(&account.key, &account.url), url, accept, None).await
+    }
+
+    /// A signed request. A refused nonce is replaced by the one that came with the refusal, at once: it is not the CA being busy.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(super) async fn signed<P: Serialize>(
+        &self,
+        signer: Signer<'_>,
+        url: &str,
+        accept: &'static str,
+        payload: Option<&P>,
+    ) -> Result<Reply, AcmeError> {
+        let mut next = self.client.nonces.take();
+        for _ in 1..NONCE_TRIES {
+            let nonce = match next.take() {
+                Some(nonce) => nonce,
+                None => self.new_nonce().await?,
+            };
+            let mut reply = self.send(signer, &nonce, url, accept, payload).await?;
+            let bad_nonce = reply.status >= 400 && Problem::read(reply.status, &reply.body).is("badNonce");
+            if !bad_nonce {
+                if let Some(nonce) = reply.nonce.take() {
+                    self.client.nonces.put(&nonce);
+                }
+                return reply.accepted();
+            }
+            next = reply.nonce.take();
+        }
+        let nonce = match next {
+            Some(nonce) => nonce,
+            None => self.new_nonce().await?,
+        };
+        self.send(signer, &nonce, url, accept, payload).await?.accepted()
+    }
+
+    async fn send<P: Serialize>(
+        &self,
+        signer: Signer<'_>,
+        nonce: &str,
+        url: &str,
+        accept: &'static str,
+        payload: Option<&P>,
+    ) -> Result<Reply, AcmeError> {
+        let jws = sign(signer, nonce, url, payload)?;
+        self.count();
+        self.client.http.post(url, accept, jws).await
+    }
+
+    async fn new_nonce(&self) -> Result<String, AcmeError> {
+        let document = self.document().await?;
+        self.count();
+        let reply = self.client.http.plain(Method::HEAD, &document.new_nonce).await?.accepted()?;
+        reply.nonce.ok_or_else(|| AcmeError::Malformed("the CA gave no Replay-Nonce".into()))
+    }
+
+    fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Reply {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// [`AcmeError::Malformed`].
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, AcmeError> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| AcmeError::Malformed(format!("the CA's answer is not what RFC 8555 says: {error}")))
+    }
+}
+
+async fn read_roots(path: &Path) -> Result<Vec<u8>, String> {
+    let fail = |error: std::io::Error| format!("ca_file {} cannot be read: {error}", path.display());
+    if tokio::fs::metadata(path).await.map_err(fail)?.len() > MAX_ROOTS {
+        return Err(format!("ca_file {} is larger than {MAX_ROOTS} bytes", path.display()));
+    }
+    tokio::fs::read(path).await.map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(url: &str, ca_file: Option<&Path>) -> Directory {
+        Directory { name: "ca".into(), url: url.into(), contact: None, ca_file: ca_file.map(Path::to_owned), eab: None }
+    }
+
+    #[tokio::test]
+    async fn a_client_is_kept_until_its_roots_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let root = || rcgen::generate_simple_self_signed(vec!["ca.test".to_owned()]).unwrap().cert.pem();
+        std::fs::write(&file, root()).unwrap();
+        let clients = Clients::default();
+        let wanted = directory("https://ca.test/dir", Some(&file));
+        let first = clients.session(&wanted).await.unwrap().client;
+        assert!(Arc::ptr_eq(&first, &clients.session(&wanted).await.unwrap().client));
+        std::fs::write(&file, root()).unwrap();
+        assert!(!Arc::ptr_eq(&first, &clients.session(&wanted).await.unwrap().client));
+    }
+
+    #[tokio::test]
+    async fn settings_that_cannot_be_used_are_named() {
+        let clients = Clients::default();
+        let text = |error: Result<Session, AcmeError>| error.err().unwrap().to_string();
+        assert!(text(clients.session(&directory("http://127.0.0.1/dir", None)).await).contains("https://"));
+        let missing = directory("https://ca.test/dir", Some(Path::new("/nonexistent/ca.pem")));
+        assert!(text(clients.session(&missing).await).contains("/nonexistent/ca.pem cannot be read"));
+    }
+}

@@ -1,0 +1,60 @@
+//! A client of ACME (RFC 8555), small because it does one thing: it proves names by DNS-01.
+//!
+//! Our own, because the ready-made client's gaps cannot be closed from outside of it: a `badNonce` has to be signed again (and again: some CAs
+//! refuse one nonce in twenty on purpose), a pool of nonces saves a request for each request, and Retry-After has to reach whoever decides when
+//! to come back. One concern a file:
+//!
+//! - [`http`]: HTTPS with limits: time, size of bodies, trusted roots.
+//! - [`retry_after`], [`problem`]: what a CA says when it does not do what it was asked.
+//! - [`nonce`], [`jws`]: what a signed request needs.
+//! - [`directory`], [`client`]: a CA's URLs, and the requests to it; one client a directory for the life of the process, so that connections,
+//!   nonces and the account are there when the next certificate needs them.
+//! - [`account`], [`order`]: the nouns.
+
+mod account;
+mod client;
+mod directory;
+mod http;
+mod jws;
+mod nonce;
+mod order;
+mod problem;
+mod retry_after;
+
+use std::time::SystemTime;
+
+pub(super) use client::{Clients, Session};
+pub(super) use order::{Authorization, Order, Polled, Status};
+pub use problem::{Problem, Subproblem};
+
+use crate::store::StoreError;
+
+/// Why a request to a CA did not do what it should.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum AcmeError {
+    /// The CA answered with an error.
+    #[error("{problem}")]
+    Problem { problem: Box<Problem>, retry_at: Option<SystemTime> },
+    /// No answer: unreachable, cut, too slow, TLS refused.
+    #[error("{0}")]
+    Transport(String),
+    /// An answer that RFC 8555 does not allow.
+    #[error("{0}")]
+    Malformed(String),
+    /// The directory cannot be used as it is configured.
+    #[error("{text}")]
+    Unusable { directory: String, text: String },
+    /// The account could not be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A key that cannot be made or used.
+    #[error("{0}")]
+    Crypto(String),
+}
+
+impl AcmeError {
+    /// True if the CA's problem document has this type, such as `badNonce`.
+    pub(super) fn is(&self, kind: &str) -> bool {
+        matches!(self, Self::Problem { problem, .. } if problem.is(kind))
+    }
+}

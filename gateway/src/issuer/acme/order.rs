@@ -1,0 +1,279 @@
+//! Orders, authorizations and challenges (RFC 8555, 7.1.3 to 7.1.6), and how to wait for an order.
+//!
+//! **Waiting.** CAs put a Retry-After of seconds on work that is done in milliseconds. So an order is asked for early, at 5, 15, 40, 100, 250 and
+//! 600 ms after the act, and from then on as Retry-After says, never faster than once a second. That is polite: at most six extra requests for an
+//! order, once for validation and once for issuance, where the strictest CA allows a hundred a second. The *order* is polled, not its
+//! authorizations: one request, whatever the number of names.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{AcmeError, Problem, client::Session, http::Reply, jws::encode, problem::Identifier};
+
+/// Pauses before the early looks: their sums are the times above.
+const EARLY: [Duration; 6] = [
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(60),
+    Duration::from_millis(150),
+    Duration::from_millis(350),
+];
+/// Between later looks, where the CA does not say.
+const USUAL: Duration = Duration::from_secs(2);
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+/// How often in a row a look may fail before the run gives up.
+const LOST_LOOKS: u32 = 5;
+
+/// A status (RFC 8555, 7.1.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::issuer) enum Status {
+    Pending,
+    Ready,
+    Processing,
+    Valid,
+    Invalid,
+    Deactivated,
+    Expired,
+    Revoked,
+    #[serde(other)]
+    Unknown,
+}
+
+/// An order.
+#[derive(Debug, Clone, Deserialize)]
+pub(in crate::issuer) struct Order {
+    #[serde(skip)]
+    pub(in crate::issuer) url: String,
+    pub(in crate::issuer) status: Status,
+    #[serde(default)]
+    pub(in crate::issuer) authorizations: Vec<String>,
+    finalize: String,
+    certificate: Option<String>,
+    pub(in crate::issuer) error: Option<Problem>,
+}
+
+/// An authorization.
+#[derive(Debug, Clone, Deserialize)]
+pub(in crate::issuer) struct Authorization {
+    identifier: Identifier,
+    #[serde(default)]
+    wildcard: bool,
+    pub(in crate::issuer) status: Status,
+    #[serde(default)]
+    pub(in crate::issuer) challenges: Vec<Challenge>,
+}
+
+/// A challenge.
+#[derive(Debug, Clone, Deserialize)]
+pub(in crate::issuer) struct Challenge {
+    #[serde(rename = "type")]
+    kind: String,
+    pub(in crate::issuer) url: String,
+    #[serde(default)]
+    pub(in crate::issuer) token: String,
+    #[serde(default)]
+    pub(in crate::issuer) error: Option<Problem>,
+}
+
+/// How a wait ended.
+pub(in crate::issuer) enum Polled {
+    /// The order has left the status that was waited on.
+    Done(Order),
+    /// It had not when the time was up.
+    TooSlow,
+}
+
+impl Authorization {
+    /// The domain, without `*.`, lower case.
+    pub(in crate::issuer) fn domain(&self) -> String {
+        let value = self.identifier.value.to_ascii_lowercase();
+        value.strip_prefix("*.").map(ToOwned::to_owned).unwrap_or(value)
+    }
+
+    /// The name as it stands in the certificate.
+    pub(in crate::issuer) fn name(&self) -> String {
+        if self.wildcard { format!("*.{}", self.domain()) } else { self.domain() }
+    }
+
+    /// The DNS-01 challenge, if the CA offers it with a token that may go into a key authorization (RFC 8555, 8.1).
+    pub(in crate::issuer) fn dns01(&self) -> Option<&Challenge> {
+        let good = |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        self.challenges.iter().find(|challenge| challenge.kind == "dns-01" && good(&challenge.token))
+    }
+
+    /// What the CA found wrong.
+    pub(in crate::issuer) fn problem(&self) -> Problem {
+        let found = self.challenges.iter().find_map(|challenge| challenge.error.clone());
+        found.unwrap_or_else(|| Problem { detail: format!("the authorization is {:?}", self.status).to_lowercase(), ..Problem::default() })
+    }
+}
+
+impl Session {
+    /// Orders a certificate for `names` (RFC 8555, 7.4).
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn new_order(&self, names: &[String]) -> Result<Order, AcmeError> {
+        #[derive(Serialize)]
+        struct NewOrder<'a> {
+            identifiers: Vec<NewIdentifier<'a>>,
+        }
+        #[derive(Serialize)]
+        struct NewIdentifier<'a> {
+            r#type: &'static str,
+            value: &'a str,
+        }
+        let url = self.document().await?.new_order.clone();
+        let identifiers = names.iter().map(|value| NewIdentifier { r#type: "dns", value }).collect();
+        let reply = self.post(&url, Some(&NewOrder { identifiers })).await?;
+        let url = reply.location.clone().ok_or_else(|| AcmeError::Malformed("the CA gave no URL for the order".into()))?;
+        read(&reply, url)
+    }
+
+    /// An authorization (RFC 8555, 7.5).
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn authorization(&self, url: &str) -> Result<Authorization, AcmeError> {
+        self.get(url, "application/json").await?.json()
+    }
+
+    /// Tells the CA that a challenge's value can be looked for (RFC 8555, 7.5.1).
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn submit(&self, challenge_url: &str) -> Result<(), AcmeError> {
+        self.post(challenge_url, Some(&json!({}))).await.map(drop)
+    }
+
+    /// Sends the signing request (RFC 8555, 7.4). CAs may answer with the order still processing, or valid at once.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn finalize(&self, order: &Order, request_der: &[u8]) -> Result<Order, AcmeError> {
+        let reply = self.post(&order.finalize, Some(&json!({"csr": encode(request_der)}))).await?;
+        read(&reply, order.url.clone())
+    }
+
+    /// The chain of a valid order, PEM, and its URL (RFC 8555, 7.4.2).
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn certificate(&self, order: &Order) -> Result<(String, String), AcmeError> {
+        let url = order.certificate.clone().ok_or_else(|| AcmeError::Malformed("the order is valid and has no certificate URL".into()))?;
+        let reply = self.get(&url, "application/pem-certificate-chain").await?;
+        let chain = String::from_utf8(reply.body).map_err(|_| AcmeError::Malformed("the certificate is not PEM".into()))?;
+        Ok((chain, url))
+    }
+
+    /// Looks at an order until `waiting` no longer holds for its status, for `longest` at most. Lost answers and "later" are borne with.
+    ///
+    /// # Errors
+    /// [`AcmeError`], if the CA refuses, or too many looks in a row were lost.
+    pub(in crate::issuer) async fn wait(
+        &self,
+        order_url: &str,
+        waiting: fn(Status) -> bool,
+        longest: Duration,
+    ) -> Result<Polled, AcmeError> {
+        let deadline = Instant::now() + longest;
+        let mut early = EARLY.into_iter();
+        let mut pause = early.next().unwrap_or(USUAL);
+        let mut lost = 0;
+        loop {
+            if Instant::now() + pause >= deadline {
+                return Ok(Polled::TooSlow);
+            }
+            sleep(pause).await;
+            let Ok(looked) = timeout_at(deadline, self.get(order_url, "application/json")).await else { return Ok(Polled::TooSlow) };
+            let said = match looked {
+                Ok(reply) => {
+                    lost = 0;
+                    let order = read(&reply, order_url.to_owned())?;
+                    if !waiting(order.status) {
+                        return Ok(Polled::Done(order));
+                    }
+                    early.next().or_else(|| wait_of(reply.retry_at))
+                }
+                Err(AcmeError::Problem { problem, retry_at }) if problem.is_later() => wait_of(retry_at),
+                Err(AcmeError::Transport(_)) if lost < LOST_LOOKS => {
+                    lost += 1;
+                    None
+                }
+                Err(AcmeError::Problem { problem, .. }) if problem.status >= 500 && lost < LOST_LOOKS => {
+                    lost += 1;
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            pause = said.unwrap_or(USUAL);
+        }
+    }
+}
+
+fn wait_of(retry_at: Option<SystemTime>) -> Option<Duration> {
+    retry_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default().clamp(SHORTEST, LONGEST))
+}
+
+fn read(reply: &Reply, url: String) -> Result<Order, AcmeError> {
+    Ok(Order { url, ..reply.json()? })
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_and_its_authorizations_are_read() {
+        // RFC 8555, 7.1.3 and 7.1.4, shortened.
+        let order: Order = serde_json::from_str(
+            r#"{"status":"valid","expires":"2016-01-20T14:09:07.99Z","identifiers":[{"type":"dns","value":"www.example.org"}],
+                "authorizations":["https://example.com/acme/authz/PAniVnsZcis"],"finalize":"https://example.com/acme/order/TOlocE8rfgo/finalize",
+                "certificate":"https://example.com/acme/cert/mAt3xBGaobw"}"#,
+        )
+        .unwrap();
+        assert_eq!((order.status, order.authorizations.len()), (Status::Valid, 1));
+        let authorization: Authorization = serde_json::from_str(
+            r#"{"status":"pending","identifier":{"type":"dns","value":"Example.org"},"wildcard":true,"challenges":[
+                {"type":"http-01","url":"https://ca.test/1","status":"pending","token":"abc"},
+                {"type":"dns-01","url":"https://ca.test/2","status":"pending","token":"DGyRejmCefe7v4NfDGDKfA"}]}"#,
+        )
+        .unwrap();
+        assert_eq!((authorization.domain(), authorization.name()), ("example.org".into(), "*.example.org".into()));
+        assert_eq!(authorization.dns01().unwrap().url, "https://ca.test/2");
+        assert_eq!(authorization.problem().detail, "the authorization is pending");
+    }
+
+    #[test]
+    fn a_token_that_is_not_base64url_is_not_used() {
+        let authorization: Authorization = serde_json::from_str(
+            r#"{"status":"pending","identifier":{"type":"dns","value":"a.test"},"challenges":[{"type":"dns-01","url":"u","token":"a.b c"}]}"#,
+        )
+        .unwrap();
+        assert!(authorization.dns01().is_none());
+    }
+
+    #[test]
+    fn a_new_status_of_a_later_standard_does_not_break_reading() {
+        assert_eq!(serde_json::from_str::<Status>(r#""paused""#).unwrap(), Status::Unknown);
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_within_reason() {
+        assert_eq!(wait_of(None), None);
+        assert_eq!(wait_of(Some(SystemTime::UNIX_EPOCH)), Some(SHORTEST));
+        assert_eq!(wait_of(Some(SystemTime::now() + Duration::from_secs(9999))), Some(LONGEST));
+    }
+}

@@ -1,0 +1,105 @@
+//! The configured resolvers. No cache of our own: an answer that is a second old may be the mistake that a person has just corrected.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use authdns::Name;
+use hickory_proto::{
+    op::ResponseCode,
+    rr::{Record, RecordType},
+};
+
+use super::exchange::{Question, exchange};
+
+/// How long each resolver may take, in the first round and in the second.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(7)];
+const DNS: u16 = 53;
+
+/// Recursive resolvers, asked in turn. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Resolver(Arc<[SocketAddr]>);
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// There is nobody to ask.
+    #[error("there are no resolvers: set propagation.resolvers, or nameservers in /etc/resolv.conf")]
+    NoResolvers,
+    /// No resolver gave a usable answer.
+    #[error("no answer to {name} {kind}: {what}")]
+    NoAnswer {
+        /// The name asked for.
+        name: Name,
+        /// The type asked for.
+        kind: String,
+        /// What each resolver did.
+        what: String,
+    },
+    /// CNAMEs that lead back to themselves.
+    #[error("its CNAMEs lead in a circle, back to {0}")]
+    Circle(Name),
+    /// More CNAMEs than anybody follows.
+    #[error("it leads through more than {0} CNAMEs")]
+    TooLong(usize),
+}
+
+/// What a resolver said: records of the type asked for (and CNAMEs on the way to them).
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) records: Vec<Record>,
+    /// True if there is no such name (NXDOMAIN), rather than no record of that type.
+    pub(super) no_such_name: bool,
+}
+
+impl Resolver {
+    /// These resolvers.
+    pub fn new(servers: Vec<SocketAddr>) -> Self {
+        Self(servers.into())
+    }
+
+    /// The configured resolvers, or the system's where none are configured. Those of the system are read at each call: laptops move.
+    pub fn configured(servers: &[SocketAddr]) -> Self {
+        if !servers.is_empty() {
+            return Self(servers.into());
+        }
+        let system = hickory_resolver::system_conf::read_system_conf();
+        Self(
+            system
+                .map(|(config, _)| config.name_servers().iter().map(|server| SocketAddr::new(server.ip, DNS)).collect())
+                .unwrap_or_default(),
+        )
+    }
+
+    /// Their addresses.
+    pub fn servers(&self) -> &[SocketAddr] {
+        &self.0
+    }
+
+    /// Asks one resolver after the other, twice over, until one answers.
+    ///
+    /// # Errors
+    /// [`ResolveError::NoResolvers`] and [`ResolveError::NoAnswer`].
+    pub(super) async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Answer, ResolveError> {
+        if self.0.is_empty() {
+            return Err(ResolveError::NoResolvers);
+        }
+        let question = Question { name: name.clone(), kind, recursion: true };
+        let mut failures = Vec::new();
+        for patience in PATIENCE {
+            failures.clear();
+            for &server in self.0.iter() {
+                let failure = match exchange(server, &question, patience).await {
+                    Ok(message) => match message.metadata.response_code {
+                        code @ (ResponseCode::NoError | ResponseCode::NXDomain) => {
+                            return Ok(Answer { records: message.answers, no_such_name: code == ResponseCode::NXDomain });
+                        }
+                        ResponseCode::ServFail => "SERVFAIL (the servers of the zone do not answer it, or DNSSEC is broken)".to_owned(),
+                        code => format!("{code}"),
+                    },
+                    Err(error) => error.to_string(),
+                };
+                failures.push(format!("resolver {server}: {failure}"));
+            }
+        }
+        Err(ResolveError::NoAnswer { name: name.clone(), kind: kind.to_string(), what: failures.join("; ") })
+    }
+}
