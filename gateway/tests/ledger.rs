@@ -36,11 +36,15 @@ struct Process {
 
 impl Process {
     fn start(folder: &Path, dns: &Arc<FakeDns>) -> Self {
+        Self::paced(folder, dns, Duration::from_millis(1))
+    }
+
+    fn paced(folder: &Path, dns: &Arc<FakeDns>, first: Duration) -> Self {
         let zones =
             Zones::new(vec![ZoneConfig::new(name(EMBEDDED), vec![name("ns1.auth.test")], name("hostmaster.auth.test"))]).expect("a zone");
         let metrics = StoreMetrics::register(&mut Registry::default());
         let store = Arc::new(SqliteStore::open(folder, &zones.names(), Arc::new(EmbeddedZones(zones.clone())), metrics).expect("a store"));
-        let pace = Pace { first: Duration::from_millis(1), longest: Duration::from_millis(4), poll: Duration::from_millis(1) };
+        let pace = Pace { first, longest: first * 4, poll: Duration::from_millis(1) };
         let dispatch = Dispatcher::new(store.clone(), vec![("corp".into(), dns.clone())], pace, CancellationToken::new());
         let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
         Self { ledger, dispatch, store, zones }
@@ -277,7 +281,7 @@ async fn process_knows(process: &Process, owner: &Name, value: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn dns_ends_equal_to_the_ledger_and_strangers_keep_what_is_theirs(steps in steps()) {
@@ -304,7 +308,7 @@ async fn a_refusal_is_told_and_mended_by_itself() {
     let folder = tempfile::tempdir().expect("a folder");
     let dns = FakeDns::serving(REMOTE);
     dns.faults.lock().push_back(Fault::Refuse);
-    let process = Process::start(folder.path(), &dns);
+    let process = Process::paced(folder.path(), &dns, Duration::from_millis(200));
     let request = Request {
         holder: Holder::from("issue:1"),
         owner: name("_acme-challenge.example.com"),

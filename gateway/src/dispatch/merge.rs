@@ -50,16 +50,78 @@ pub(super) fn plan(owner: &Name, claims: &[Claim], seen: &TxtSet) -> Plan {
                 plan.adding.push(claim.clone());
             }
             State::Releasing => {
-                let still_wanted = claims.iter().any(|other| other.stands() && other.value == claim.value);
-                if claim.placed && stands && !still_wanted {
+                let mut heirs = claims.iter().filter(|other| other.stands() && other.value == claim.value).peekable();
+                if !claim.placed || !stands {
+                    plan.settled.push((claim.id, Event::Removed));
+                } else if heirs.peek().is_none() {
                     plan.change.remove.insert(value.to_owned());
                     plan.removing.push(claim.clone());
-                } else {
+                } else if heirs.any(|heir| heir.placed) {
                     plan.settled.push((claim.id, Event::Removed));
                 }
+                // Else an heir has not been submitted yet, and does not know that the value is ours: if it were released now, nobody would
+                // remove the value. It learns it in the next round; until then this claim stays.
             }
             State::Wanted | State::Applied | State::Visible => {}
         }
     }
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claim::{Backend, ClaimId, Holder, Lane};
+
+    fn name(text: &str) -> Name {
+        text.parse().expect(text)
+    }
+
+    fn claim(id: i64, value: &str, state: State, placed: bool) -> Claim {
+        Claim {
+            id: ClaimId(id),
+            lane: Lane { backend: Backend::from("corp"), zone: name("example.com") },
+            owner: name("a.example.com"),
+            value: value.parse().expect("a value"),
+            holder: Holder::from(format!("issue:{id}").as_str()),
+            state,
+            placed,
+            receipt: None,
+            failure: None,
+            expires: None,
+        }
+    }
+
+    fn seen(values: &[&str]) -> TxtSet {
+        TxtSet { values: values.iter().map(ToString::to_string).collect(), version: "7".to_owned() }
+    }
+
+    #[test]
+    fn a_stranger_s_value_is_never_ours() {
+        let claims = [claim(1, "theirs", State::Wanted, false), claim(2, "new", State::Wanted, false)];
+        let events = submissions(&claims, &seen(&["theirs"]));
+        assert_eq!(events, [(ClaimId(1), Event::Submit { placed: false }), (ClaimId(2), Event::Submit { placed: true })]);
+        let plan = plan(&name("a.example.com"), &[claim(1, "theirs", State::Releasing, false)], &seen(&["theirs"]));
+        assert_eq!((plan.change.remove.len(), plan.settled), (0, vec![(ClaimId(1), Event::Removed)]));
+    }
+
+    #[test]
+    fn a_value_is_handed_to_an_heir_only_when_the_heir_knows() {
+        let owner = name("a.example.com");
+        let unaware = plan(&owner, &[claim(1, "v", State::Releasing, true), claim(2, "v", State::Wanted, false)], &seen(&["v"]));
+        assert!(unaware.change.remove.is_empty() && unaware.settled.is_empty(), "{unaware:?}");
+        let aware = plan(&owner, &[claim(1, "v", State::Releasing, true), claim(2, "v", State::Visible, true)], &seen(&["v"]));
+        assert!(aware.change.remove.is_empty());
+        assert_eq!(aware.settled, [(ClaimId(1), Event::Removed)]);
+        let alone = plan(&owner, &[claim(1, "v", State::Releasing, true)], &seen(&["v", "w"]));
+        assert_eq!(alone.change.remove, BTreeSet::from(["v".to_owned()]));
+        assert_eq!(alone.change.version, "7");
+    }
+
+    #[test]
+    fn what_stands_already_is_not_sent_again() {
+        let plan = plan(&name("a.example.com"), &[claim(1, "v", State::Submitted, true)], &seen(&["v"]));
+        assert!(plan.change.add.is_empty());
+        assert_eq!(plan.settled, [(ClaimId(1), Event::Applied { receipt: String::new() })]);
+    }
 }
