@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -51,24 +51,19 @@ impl Config {
         self
     }
 
-    /// Serves `zone`; its name server is `ns1` in it, at `address`.
+    /// Serves `zone`. Its name servers are given by their first label and address, such as `("ns1", ip)` for `ns1.<zone>`.
     #[must_use]
-    pub fn zone(self, zone: &str, address: &Address) -> Self {
-        self.zone_with(zone, &[&format!("ns1.{zone}. 3600 A {}", address.ip())])
+    pub fn zone(self, zone: &str, nameservers: &[(&str, IpAddr)]) -> Self {
+        let names: Vec<_> = nameservers.iter().map(|(label, _)| format!("{label}.{zone}")).collect();
+        let records: Vec<_> = nameservers.iter().map(|(label, ip)| format!("{label}.{zone}. 3600 A {ip}")).collect();
+        self.zone_with(zone, &names.join(", "), &records.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Serves `zone` with these records, each a line in master file form; its name server is `ns1` in it.
+    /// Serves `zone` with these name servers (separated by commas) and these records, each a line in master file form.
     #[must_use]
-    pub fn zone_with(mut self, zone: &str, records: &[&str]) -> Self {
+    pub fn zone_with(mut self, zone: &str, nameservers: &str, records: &[&str]) -> Self {
         let records = records.iter().map(|r| format!("{r:?}")).collect::<Vec<_>>().join(", ");
-        self.zones.push(format!("- {{ name: {zone}, nameservers: [ns1.{zone}], contact: hostmaster.{zone}, records: [{records}] }}"));
-        self
-    }
-
-    /// Serves a zone whose name server has a name of its own outside it; the zone holds no other record.
-    #[must_use]
-    pub fn zone_of(mut self, zone: &str, nameserver: &str) -> Self {
-        self.zones.push(format!("- {{ name: {zone}, nameservers: [{nameserver}], contact: hostmaster.{nameserver} }}"));
+        self.zones.push(format!("- {{ name: {zone}, nameservers: [{nameservers}], contact: hostmaster.{zone}, records: [{records}] }}"));
         self
     }
 
@@ -418,7 +413,7 @@ mod tests {
     fn the_file_says_what_was_asked_for() {
         let config = Config::new()
             .dns(([127, 0, 0, 1], 0).into())
-            .zone_with("auth.example.org", &["ns1.auth.example.org. 3600 A 127.0.0.1"])
+            .zone_with("auth.example.org", "ns1.auth.example.org", &["ns1.auth.example.org. 3600 A 127.0.0.1"])
             .resolver(([127, 0, 0, 1], 53).into())
             .propagation("timeout: 20s")
             .acmedns_with("values: 2");

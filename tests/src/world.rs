@@ -10,6 +10,7 @@ use crate::{
     acmegate::{Acmegate, Config},
     addresses::Address,
     bind::{self, Bind},
+    silent::Silent,
     testca::{Options, TestCa},
     unbound::Unbound,
 };
@@ -30,6 +31,8 @@ pub struct World {
     pub resolver: Unbound,
     /// The DNS of the root, the customer and acmegate's parent.
     pub bind: Bind,
+    /// The authoritative servers that never answer.
+    pub silent: Vec<Silent>,
 }
 
 /// A world to be built.
@@ -37,6 +40,8 @@ pub struct Builder {
     ca: Box<dyn FnOnce(Options) -> Options + Send>,
     config: Box<dyn FnOnce(Config) -> Config + Send>,
     customer: Vec<String>,
+    parent: Vec<String>,
+    silent: Vec<Silent>,
     serve: bool,
 }
 
@@ -51,7 +56,14 @@ impl World {
 
     /// Something unusual.
     pub fn builder() -> Builder {
-        Builder { ca: Box::new(|options| options), config: Box::new(|config| config), customer: Vec::new(), serve: true }
+        Builder {
+            ca: Box::new(|options| options),
+            config: Box::new(|config| config),
+            customer: Vec::new(),
+            parent: Vec::new(),
+            silent: Vec::new(),
+            serve: true,
+        }
     }
 
     /// Creates the record that `acmegate issue NAME` needs: `_acme-challenge.NAME CNAME NAME.auth.gateway.test`.
@@ -99,6 +111,20 @@ impl Builder {
         self
     }
 
+    /// Adds a record to `gateway.test`, the parent of acmegate's zone.
+    #[must_use]
+    pub fn parent_record(mut self, record: &str) -> Self {
+        self.parent.push(record.into());
+        self
+    }
+
+    /// Gives acmegate's zone a second authoritative server, `ns2`, that never answers.
+    #[must_use]
+    pub fn silent_nameserver(mut self) -> Self {
+        self.silent.push(Silent::start());
+        self
+    }
+
     /// Does not start `serve`: acmegate's commands run on their own.
     #[must_use]
     pub fn without_serve(mut self) -> Self {
@@ -114,18 +140,24 @@ impl Builder {
         let (bind, resolver, gateway) = (Address::reserve(), Address::reserve(), Address::reserve());
         let root = bind::zone("", &bind) + &format!("{}{}", delegation(CUSTOMER, "ns", &bind), delegation("gateway.test", "ns", &bind));
         let customer = self.customer.iter().fold(bind::zone(CUSTOMER, &bind), |zone, record| zone + record + "\n");
-        let parent = bind::zone("gateway.test", &bind) + &delegation(ZONE, "ns1", &gateway);
+        let mut parent = bind::zone("gateway.test", &bind) + &delegation(ZONE, "ns1", &gateway);
+        let mut nameservers = vec![("ns1", gateway.ip())];
+        for silent in &self.silent {
+            parent += &delegation(ZONE, "ns2", silent.address());
+            nameservers.push(("ns2", silent.address().ip()));
+        }
+        let parent = self.parent.iter().fold(parent, |zone, record| zone + record + "\n");
         let bind = Bind::start(bind, &[(".", root), (CUSTOMER, customer), ("gateway.test", parent)]).await;
         let resolver = Unbound::start(resolver, bind.dns().ip()).await;
         let ca = (self.ca)(Options::resolver(resolver.dns())).start().await;
-        let config = Config::new().dns(gateway.dns()).zone(ZONE, &gateway).resolver(resolver.dns()).propagation("timeout: 20s");
+        let config = Config::new().dns(gateway.dns()).zone(ZONE, &nameservers).resolver(resolver.dns()).propagation("timeout: 20s");
         let config = config.acmedns().metrics().directory("testca", &ca);
         let mut acmegate = Acmegate::new((self.config)(config));
         acmegate.keep(gateway);
         if self.serve {
             acmegate.start().await;
         }
-        World { acmegate, ca, resolver, bind }
+        World { acmegate, ca, resolver, bind, silent: self.silent }
     }
 }
 
