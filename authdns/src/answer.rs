@@ -2,7 +2,7 @@
 
 use crate::{
     edns::{self, OPT_LENGTH},
-    message::{FLAG_CHECKING_DISABLED, FLAG_RECURSION_DESIRED, Query},
+    message::{FLAG_RESPONSE, OPCODE, Query},
     name::MAX_NAME,
     types::{CLASS_IN, Rcode, RecordType},
     writer::Writer,
@@ -43,10 +43,12 @@ pub enum Outcome {
     },
 }
 
-const FLAG_RESPONSE: u16 = 0x8000;
+/// AA.
 const FLAG_AUTHORITATIVE: u16 = 0x0400;
+/// TC.
 const FLAG_TRUNCATED: u16 = 0x0200;
-const OPCODE: u16 = 0x7800;
+/// RD.
+const FLAG_RECURSION_DESIRED: u16 = 0x0100;
 
 /// Answers `query` from `zones`, appending the response to `out`; nothing is appended to what deserves no response.
 pub fn respond(zones: &Zones, query: &[u8], transport: Transport, out: &mut Vec<u8>) -> Outcome {
@@ -69,14 +71,15 @@ pub(crate) fn decide<'z>(zones: &'z Zones, query: &Query<'_>) -> Result<Answer<'
     if query.edns.is_some_and(|edns| edns.version != 0) {
         return Err(Rcode::BadVers);
     }
+    if query.tsig.is_some() {
+        return Err(Rcode::NotAuth);
+    }
     let question = query.question.ok_or(Rcode::FormErr)?;
     if question.class != CLASS_IN {
         return Err(Rcode::Refused);
     }
     match question.rtype {
         RecordType::AXFR | RecordType::IXFR => return Err(Rcode::Refused),
-        RecordType::OPT | RecordType::TSIG | RecordType::TKEY => return Err(Rcode::FormErr),
-        RecordType::MAILA | RecordType::MAILB => return Err(Rcode::NotImp),
         _ => {}
     }
     let mut lower = [0; MAX_NAME];
@@ -89,28 +92,28 @@ pub(crate) fn decide<'z>(zones: &'z Zones, query: &Query<'_>) -> Result<Answer<'
     if answer.rcode == Rcode::Refused { Err(Rcode::Refused) } else { Ok(answer) }
 }
 
-/// The second word of a response's header, without TC.
-pub(crate) fn response_flags(query: &Query<'_>, rcode: Rcode, authoritative: bool) -> u16 {
-    let copied = query.flags & (OPCODE | FLAG_RECURSION_DESIRED | FLAG_CHECKING_DISABLED);
+/// The second word of a response's header, without TC. RD is copied; RA and AD are for resolvers, and CD is cleared (RFC 4035, 3.1.6).
+fn response_flags(query: &Query<'_>, rcode: Rcode, authoritative: bool) -> u16 {
+    let copied = query.flags & (OPCODE | FLAG_RECURSION_DESIRED);
     FLAG_RESPONSE | copied | if authoritative { FLAG_AUTHORITATIVE } else { 0 } | u16::from(rcode as u8 & 0x0f)
+}
+
+/// RD.
+pub(crate) fn is_recursion_desired(query: &Query<'_>) -> bool {
+    query.flags & FLAG_RECURSION_DESIRED != 0
 }
 
 fn write(query: &Query<'_>, answer: &Answer<'_>, limit: usize, out: &mut Vec<u8>) -> Outcome {
     let flags = response_flags(query, answer.rcode, answer.authoritative);
     let mut writer = Writer::new(out, limit, query.id, flags, query.question);
-    let empty = writer.mark();
     let opt = query.edns.map(|edns| edns.response(answer.rcode));
     writer.reserve(opt.map_or(0, |_| OPT_LENGTH));
-    let sections = write_sections(&mut writer, answer);
-    let truncated = sections.is_none();
+    let mut counts = [0; 3];
+    let truncated = write_sections(&mut writer, answer, &mut counts).is_none();
     if truncated {
-        // Nothing at all is the one truncation that nobody can mistake for an answer (RFC 2181, 9).
-        writer.cut(empty);
         writer.flag(FLAG_TRUNCATED);
     }
-    let mut counts = sections.unwrap_or_default();
     if let Some(opt) = opt {
-        writer.release(OPT_LENGTH);
         writer.raw(&opt);
         counts[2] += 1;
     }
@@ -118,29 +121,39 @@ fn write(query: &Query<'_>, answer: &Answer<'_>, limit: usize, out: &mut Vec<u8>
     Outcome::Answered { rcode: answer.rcode, truncated }
 }
 
-/// Writes the sections and gives their counts; `None`: what has to be there does not fit.
-fn write_sections(writer: &mut Writer<'_, '_>, answer: &Answer<'_>) -> Option<[u16; 3]> {
-    let mut counts = [0; 3];
+/// Writes the sections and counts their records. `None`: a set that has to be there does not fit, and neither it nor what would follow was written; what
+/// stands is whole (RFC 2181, 9).
+fn write_sections(writer: &mut Writer<'_, '_>, answer: &Answer<'_>, counts: &mut [u16; 3]) -> Option<()> {
+    let [answers, authorities, additionals] = counts;
     for set in answer.aliases.iter().chain(&answer.data) {
-        counts[0] += writer.set(set)?;
+        *answers += writer.set(set)?;
     }
     if let Some(set) = &answer.authority {
-        counts[1] += writer.set(set)?;
+        *authorities += writer.set(set)?;
     }
     for (index, set) in answer.addresses.iter().enumerate() {
         match writer.set(set) {
-            Some(count) => counts[2] += count,
+            Some(count) => *additionals += count,
             None if index < answer.glue => return None,
             None => break,
         }
     }
-    Some(counts)
+    Some(())
 }
 
 fn write_error(query: &Query<'_>, rcode: Rcode, limit: usize, out: &mut Vec<u8>) {
     let mut writer = Writer::new(out, limit, query.id, response_flags(query, rcode, false), query.question);
+    let mut additionals = 0;
     if let Some(edns) = query.edns {
         writer.raw(&edns.response(rcode));
-        writer.counts([0, 0, 1]);
+        additionals += 1;
     }
+    if let Some(tsig) = query.tsig.filter(|_| rcode == Rcode::NotAuth) {
+        let record = tsig.unknown_key();
+        if writer.has_room(record.len()) {
+            writer.raw(&record);
+            additionals += 1;
+        }
+    }
+    writer.counts([0, 0, additionals]);
 }

@@ -3,12 +3,14 @@
 mod answer;
 mod counters;
 mod edns;
+mod handler;
 mod message;
 mod name;
 mod record;
 mod rrset;
 mod server;
 mod tcp;
+mod tsig;
 mod types;
 mod udp;
 mod writer;
@@ -16,6 +18,7 @@ mod zone;
 
 pub use answer::{Outcome, Transport, respond};
 pub use counters::Counters;
+pub use handler::Handler;
 pub use name::{MAX_LABEL, MAX_NAME, Name, NameError};
 pub use record::{RecordError, StaticRecord};
 pub use server::{BindError, Limits, Server};

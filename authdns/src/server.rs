@@ -4,11 +4,13 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -139,11 +141,15 @@ impl Server {
     /// UDP runs on a thread of its own for each address, TCP on the runtime that this is called in.
     pub async fn run(self, shutdown: CancellationToken) {
         let drain = self.limits.drain;
+        // The threads and tasks end too if this future is dropped.
+        let shutdown = shutdown.child_token();
+        let _guard = shutdown.clone().drop_guard();
         let service = Arc::new(Service {
             zones: self.zones.clone(),
             counters: Arc::clone(&self.counters),
             limits: self.limits,
             shutdown: shutdown.clone(),
+            cut: CancellationToken::new(),
             connections: TaskTracker::new(),
             table: Mutex::default(),
         });
@@ -156,7 +162,15 @@ impl Server {
         }
         for listener in self.udp {
             let (zones, counters, shutdown) = (self.zones.clone(), Arc::clone(&self.counters), shutdown.clone());
-            listeners.spawn_blocking(move || run_udp(listener, zones, counters, shutdown));
+            let (ended, end) = oneshot::channel::<()>();
+            let run = move || {
+                run_udp(listener, zones, counters, shutdown);
+                drop(ended);
+            };
+            match thread::Builder::new().name("dns-udp".to_owned()).spawn(run) {
+                Ok(_) => _ = listeners.spawn(end),
+                Err(error) => tracing::error!(%error, "a thread for a UDP socket could not be started"),
+            }
         }
         shutdown.cancelled().await;
         listeners.close();
@@ -164,6 +178,7 @@ impl Server {
         service.connections.close();
         if tokio::time::timeout(drain, service.connections.wait()).await.is_err() {
             tracing::warn!(connections = service.connections.len(), "TCP connections are cut off: they did not finish in time");
+            service.cut.cancel();
         }
     }
 }

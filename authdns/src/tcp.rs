@@ -35,7 +35,10 @@ pub(crate) struct Service {
     pub(crate) zones: Zones,
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Limits,
+    /// No new connections and no new queries.
     pub(crate) shutdown: CancellationToken,
+    /// Not even what is being sent.
+    pub(crate) cut: CancellationToken,
     pub(crate) connections: TaskTracker,
     pub(crate) table: Mutex<Table>,
 }
@@ -137,7 +140,8 @@ impl Drop for Place {
 }
 
 async fn connection(mut stream: TcpStream, place: Place) {
-    if let Err(error) = serve_connection(&mut stream, &place).await {
+    let served = place.service.cut.run_until_cancelled(serve_connection(&mut stream, &place)).await;
+    if let Some(Err(error)) = served {
         tracing::debug!(%error, "a TCP connection ended");
     }
 }

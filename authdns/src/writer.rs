@@ -41,33 +41,23 @@ impl<'o, 'q> Writer<'o, 'q> {
         self.limit = self.limit.saturating_sub(length);
     }
 
-    /// Gives reserved bytes back.
-    pub(crate) fn release(&mut self, length: usize) {
-        self.limit += length;
-    }
-
-    /// Where the message ends so far, to come [back](Self::cut) to.
-    pub(crate) fn mark(&self) -> usize {
-        self.out.len()
-    }
-
-    /// Forgets what was written after a [`mark`](Self::mark).
-    pub(crate) fn cut(&mut self, mark: usize) {
-        self.out.truncate(mark);
+    /// Whether `length` more bytes fit, besides those that are reserved.
+    pub(crate) fn has_room(&self, length: usize) -> bool {
+        self.length() + length <= self.limit
     }
 
     /// Writes all records of a set, or none of them. `None`: they do not fit; else their number.
     pub(crate) fn set(&mut self, set: &Set<'_>) -> Option<u16> {
-        let mark = self.mark();
+        let mark = self.out.len();
         let written = if let Data::Soa(_) = &set.data { self.soa(set) } else { self.records(set) };
-        if written.is_none() || self.mark() - self.start > self.limit {
-            self.cut(mark);
+        if written.is_none() || !self.has_room(0) {
+            self.out.truncate(mark);
             return None;
         }
         written
     }
 
-    /// Writes bytes that are a record already.
+    /// Writes bytes that are a record already, and whose room is known to be there.
     pub(crate) fn raw(&mut self, record: &[u8]) {
         self.out.extend_from_slice(record);
     }
@@ -87,6 +77,11 @@ impl<'o, 'q> Writer<'o, 'q> {
         }
     }
 
+    /// Length of the message so far.
+    fn length(&self) -> usize {
+        self.out.len() - self.start
+    }
+
     fn patch(&mut self, at: usize, word: u16) {
         let at = self.start + at;
         if let Some(field) = self.out.get_mut(at..at + 2) {
@@ -100,7 +95,7 @@ impl<'o, 'q> Writer<'o, 'q> {
         // Most sets stand at the question's own name: their records begin alike, and their RDATA is copied as it is.
         let head = head(QUESTION_POINTER, set.rtype, set.ttl);
         for rdata in set.rdata() {
-            if self.mark() - self.start > self.limit {
+            if !self.has_room(0) {
                 return None;
             }
             count += 1;
@@ -144,11 +139,11 @@ impl<'o, 'q> Writer<'o, 'q> {
 
     /// Writes RDLENGTH and the RDATA that `write` writes.
     fn sized(&mut self, write: impl FnOnce(&mut Self)) {
-        let at = self.mark();
+        let at = self.length();
         self.out.extend_from_slice(&[0, 0]);
         write(self);
-        let length = (self.mark() - at - 2) as u16;
-        self.patch(at - self.start, length);
+        let length = (self.length() - at - 2) as u16;
+        self.patch(at, length);
     }
 
     /// Writes a name; the longest tail that it shares with the question's becomes a pointer. Letter case counts in RDATA, which stays as

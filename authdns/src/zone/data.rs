@@ -51,6 +51,13 @@ impl Soa {
         [self.serial(), refresh, retry, expire, self.negative_ttl]
     }
 
+    /// The uncompressed RDATA.
+    pub(crate) fn to_rdata(&self) -> Vec<u8> {
+        let mut rdata = [self.primary.as_wire(), self.contact.as_wire()].concat();
+        rdata.extend(self.numbers().into_iter().flat_map(u32::to_be_bytes));
+        rdata
+    }
+
     pub(crate) fn set_serial(&self, serial: u32) {
         self.serial.store(serial, Ordering::Release);
     }

@@ -68,13 +68,23 @@ impl Answer<'_> {
 }
 
 impl Set<'_> {
-    /// The uncompressed RDATA; empty for the SOA, which is put together when it is written.
+    /// The uncompressed RDATA; none for the SOA, which is put together when it is written.
     pub(crate) fn rdata(&self) -> impl Iterator<Item = &[u8]> {
         rrset::iter(match &self.data {
             Data::Static(rrset) => rrset.rdata.as_bytes(),
             Data::Txt(owner) => owner.rdata(),
             Data::Soa(_) => &[],
         })
+    }
+}
+
+impl Set<'_> {
+    /// The uncompressed RDATA of every record.
+    pub(crate) fn to_rdata(&self) -> Vec<Vec<u8>> {
+        match &self.data {
+            Data::Soa(soa) => vec![soa.to_rdata()],
+            Data::Static(_) | Data::Txt(_) => self.rdata().map(<[u8]>::to_vec).collect(),
+        }
     }
 }
 
@@ -94,7 +104,7 @@ impl Zones {
     /// The same for a whole uncompressed name in lower case.
     pub(crate) fn lookup_wire(&self, name: &[u8], rtype: RecordType) -> Answer<'_> {
         // What nearly every query asks for: one look-up, and the zone need not be searched for.
-        if (rtype == RecordType::TXT || rtype == RecordType::ANY)
+        if rtype == RecordType::TXT
             && let Some(owner) = self.0.txt.get(name).filter(|owner| !owner.is_hidden())
             && let Some(zone) = self.numbered(owner.zone())
         {
@@ -148,18 +158,18 @@ impl Zones {
     /// The RRset of a type at a name that exists, or one of those there for ANY.
     fn data_at<'z>(&'z self, zone: &'z Zone, found: &Found<'z>, name: &[u8], rtype: RecordType, owner: Option<Name>) -> Option<Set<'z>> {
         let any = rtype == RecordType::ANY;
-        if (any || rtype == RecordType::SOA) && name == zone.apex.as_wire() {
+        if rtype == RecordType::SOA && name == zone.apex.as_wire() {
             return Some(Set { owner, ..soa(zone) });
         }
-        if any || rtype == RecordType::TXT {
+        let rrset = found.node.and_then(|node| if any { node.first() } else { node.rrset(rtype) });
+        // Static TXT is also among the dynamic values, if there are any.
+        if rtype == RecordType::TXT || any && rrset.is_none_or(|rrset| rrset.rtype >= RecordType::TXT) {
             let source = found.wildcard.as_ref().map_or(name, Name::as_wire);
             if let Some(values) = self.0.txt.get(source).filter(|values| !values.is_hidden()) {
                 return Some(Set { owner, rtype: RecordType::TXT, ttl: zone.txt_ttl, data: Data::Txt(values) });
             }
         }
-        let node = found.node?;
-        let rrset = if any { node.first() } else { node.rrset(rtype) }?;
-        Some(Set { owner, rtype: rrset.rtype, ttl: rrset.ttl, data: Data::Static(rrset) })
+        rrset.map(|rrset| Set { owner, rtype: rrset.rtype, ttl: rrset.ttl, data: Data::Static(rrset) })
     }
 
     /// The name itself if it exists, or the wildcard that stands for it; `None`: no such name (RFC 4592, 3.3.1).
