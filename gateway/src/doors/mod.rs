@@ -5,3 +5,6 @@
 pub mod acmedns;
 pub mod admin;
 pub mod webhook;
+
+#[cfg(test)]
+mod testing;

@@ -18,3 +18,5 @@ pub use tls::{ReloadedTls, TlsError};
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -110,8 +110,10 @@ impl ReloadedTls {
     pub fn reload_if_changed(&self) -> bool {
         let Some(files) = &self.files else { return false };
         // Looked at before they are read: a change in between is seen the next time.
+        // One at a time: whoever comes second finds the first one's work done.
+        let mut seen = self.seen.lock();
         let now = fingerprints(files).ok();
-        if std::mem::replace(&mut *self.seen.lock(), now) == now {
+        if std::mem::replace(&mut *seen, now) == now {
             return false;
         }
         match read(files) {

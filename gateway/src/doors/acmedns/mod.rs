@@ -19,6 +19,9 @@ mod reply;
 mod routes;
 mod update;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
@@ -34,6 +37,7 @@ use axum::{
     response::Response,
 };
 use prometheus_client::registry::Registry;
+use tower::{Service, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use self::{
@@ -79,9 +83,18 @@ pub async fn open(engine: &Engine, config: &config::AcmeDns, registry: &mut Regi
     };
     let router = Router::new().fallback(dispatch).with_state(Arc::new(door));
     Ok(match cors(&config.cors_origins) {
-        Some(layer) => router.layer(layer),
+        Some(layer) => for_browsers(router, layer),
         None => router,
     })
+}
+
+/// Only browsers send an `Origin`; nobody else's replies change.
+fn for_browsers(router: Router, cors: CorsLayer) -> Router {
+    let with_cors = router.clone().layer(cors);
+    Router::new().fallback_service(service_fn(move |request: Request| {
+        let mut router = if request.headers().contains_key(header::ORIGIN) { with_cors.clone() } else { router.clone() };
+        router.call(request)
+    }))
 }
 
 /// What every request works with.
