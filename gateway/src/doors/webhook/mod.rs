@@ -11,12 +11,15 @@ mod payload;
 mod solve;
 mod status;
 
+#[cfg(test)]
+mod tests;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
-    http::{HeaderValue, Method, StatusCode, header},
+    extract::Request,
+    http::{Method, StatusCode},
     response::Response,
     routing::{get, post},
 };
@@ -67,13 +70,9 @@ pub fn router(engine: &Engine, config: &config::Webhook, registry: &mut Registry
     router
         .fallback(async || Status::not_found().reply())
         .method_not_allowed_fallback(async |request: Request| other_method(request.method()))
-        .layer(DefaultBodyLimit::disable())
 }
 
+/// The router adds `Allow` by itself.
 fn other_method(method: &Method) -> Response {
-    let mut response = Status::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not supported here")).reply();
-    // The payload is the only thing that can be posted.
-    let allow = if method == Method::POST { "GET" } else { "GET, POST" };
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
-    response
+    Status::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not supported here")).reply()
 }
