@@ -69,7 +69,16 @@ impl Issuer {
     ///
     /// # Errors
     /// [`IssueError`]. The run's values are out of the ledger, or a warning was reported that says when they will be.
-    pub async fn issue(&self, request: IssueRequest, reporter: Reporter, cancel: CancellationToken) -> Result<Outcome, IssueError> {
+    pub fn issue(
+        &self,
+        request: IssueRequest,
+        reporter: Reporter,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Result<Outcome, IssueError>> + Send {
+        self.run(request, reporter, cancel)
+    }
+
+    async fn run(&self, request: IssueRequest, reporter: Reporter, cancel: CancellationToken) -> Result<Outcome, IssueError> {
         let names = Names::parse(&request.names)?;
         let id = Uuid::new_v4();
         let claims = Claims::new(self.engine.ledger.clone(), Holder::issue(id));

@@ -150,8 +150,8 @@ impl Run<'_> {
 
     async fn authorizations(&self, session: &Session, order: &Order) -> Result<Vec<(String, Authorization)>, IssueError> {
         let fetch = |url: String| async move { session.authorization(&url).await.map(|authorization| (url, authorization)) };
-        let fetched = stream::iter(order.authorizations.clone()).map(fetch).buffered(CA_IN_FLIGHT).try_collect().await;
-        fetched.map_err(|error| IssueError::from_acme("an authorization", error))
+        let fetches: Vec<_> = order.authorizations.iter().cloned().map(fetch).collect();
+        stream::iter(fetches).buffered(CA_IN_FLIGHT).try_collect().await.map_err(|error| IssueError::from_acme("an authorization", error))
     }
 
     fn challenge(&self, session: &Session, authorization_url: String, authorization: &Authorization) -> Result<Pending, IssueError> {
@@ -183,7 +183,8 @@ impl Run<'_> {
             }
             (domain, found)
         };
-        let found: BTreeMap<_, _> = stream::iter(self.names.domains()).map(follow).buffered(DNS_IN_FLIGHT).collect().await;
+        let walks: Vec<_> = self.names.domains().into_iter().map(follow).collect();
+        let found: BTreeMap<_, _> = stream::iter(walks).buffered(DNS_IN_FLIGHT).collect().await;
         let zones: BTreeSet<Name> = found.values().flatten().map(|found| found.zone.clone()).collect();
         Delegations { plan: checker.plan(&zones).await, found }
     }
@@ -257,7 +258,8 @@ impl Run<'_> {
                 Err(IssueError::from_acme(&action, error))
             }
         };
-        stream::iter(pending.iter().map(submit)).buffer_unordered(CA_IN_FLIGHT).try_collect::<()>().await?;
+        let submissions: Vec<_> = pending.iter().map(submit).collect();
+        stream::iter(submissions).buffer_unordered(CA_IN_FLIGHT).try_collect::<()>().await?;
         self.reporter.send(Event::ChallengesSubmitted { challenges: pending.len() });
         Ok(())
     }

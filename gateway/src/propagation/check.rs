@@ -1,7 +1,8 @@
 //! The rule, for the servers of one zone. See the module above for its words.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+use authdns::Name;
 use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use hickory_proto::{
     op::{Message, ResponseCode},
@@ -107,18 +108,18 @@ pub(super) async fn wait(group: &Group, deadline: Instant, watcher: Watcher<'_>)
 }
 
 /// Asks one server until it answers every value, is found not to serve, or the time is up.
-async fn probe(server: &Server, group: &Group, deadline: Instant) -> Verdict {
+async fn probe<'a>(server: &'a Server, group: &'a Group, deadline: Instant) -> Verdict {
     let mut missing: Vec<_> = group.values.iter().collect();
     let (mut pause, mut mute) = (FIRST_PAUSE, 0);
     loop {
-        let asked = missing.iter().map(|&(owner, values)| async move {
+        let ask = |(owner, values): (&'a Name, &'a BTreeSet<String>)| async move {
             let question = Question { name: owner.clone(), kind: RecordType::TXT, recursion: !group.authority };
             let seen = judge(exchange(server.address, &question, PATIENCE).await, values, owner, group.authority);
             ((owner, values), seen)
-        });
+        };
+        let asked: Vec<_> = missing.drain(..).map(ask).collect();
         let looked: Vec<_> = stream::iter(asked).buffered(IN_FLIGHT).collect().await;
         let (mut lacks, mut silence) = (None, None);
-        missing.clear();
         for (entry, seen) in looked {
             match seen {
                 Seen::All => continue,
@@ -145,12 +146,7 @@ async fn probe(server: &Server, group: &Group, deadline: Instant) -> Verdict {
     }
 }
 
-fn judge(
-    answer: Result<Message, ExchangeError>,
-    wanted: &std::collections::BTreeSet<String>,
-    owner: &authdns::Name,
-    authority: bool,
-) -> Seen {
+fn judge(answer: Result<Message, ExchangeError>, wanted: &BTreeSet<String>, owner: &Name, authority: bool) -> Seen {
     let message = match answer {
         Ok(message) => message,
         Err(ExchangeError::Unroutable) => return Seen::Unroutable,
@@ -193,10 +189,7 @@ fn rcode(code: ResponseCode) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::BTreeSet,
-        sync::atomic::{AtomicU32, Ordering},
-    };
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use parking_lot::Mutex;
     use tokio::net::UdpSocket;
