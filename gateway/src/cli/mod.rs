@@ -2,6 +2,9 @@
 
 mod check;
 mod failure;
+mod issue;
+mod lifecycle;
+mod progress;
 mod serve;
 mod tasks;
 
@@ -51,6 +54,8 @@ struct Options {
 enum Command {
     /// Run the gateway: DNS server, acme-dns and webhook doors, metrics
     Serve,
+    /// Get a certificate: through the running gateway, or on its own
+    Issue(issue::IssueArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -78,6 +83,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let load = || Config::load(config.as_deref()).map_err(Failure::usage);
     match cli.command {
         Command::Serve => serve::run(load()?),
+        Command::Issue(args) => issue::run(&args, load()?),
         Command::Config(ConfigCommand::Check) => {
             check::run(config.as_deref(), &load()?);
             Ok(())

@@ -8,18 +8,25 @@ use std::{
 
 use axum::Router;
 use prometheus_client::registry::Registry;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval, timeout},
-};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Failure, say, tasks::Tasks};
+use super::{
+    Failure,
+    lifecycle::{Signals, block_on, open_engine, raise_file_limit},
+    say,
+    tasks::Tasks,
+};
 use crate::{
     config::{Config, TlsFiles},
-    doors::{acmedns, admin::AdminSocket, webhook},
+    doors::{
+        acmedns,
+        admin::{self, AdminSocket},
+        webhook,
+    },
     engine::Engine,
+    issuer::Issuer,
     store::Store,
     telemetry::{self, Health, Phase},
     web::{self, Bound, Limits, Listener, ReloadedTls},
@@ -35,12 +42,7 @@ const FLUSH: Duration = Duration::from_secs(10);
 const STORE_WATCH: Duration = Duration::from_secs(1);
 
 pub(super) fn run(config: Config) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::failed(format!("the runtime cannot start: {error}")))?;
-    let outcome = runtime.block_on(Box::pin(serve(config)));
-    // Look-ups that block a thread are not waited for.
-    runtime.shutdown_background();
-    outcome
+    block_on(Box::pin(serve(config)))
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
@@ -103,7 +105,6 @@ impl Serving {
         let metrics = opening.bind("metrics", config.metrics.as_ref().map_or(&[], |metrics| &metrics.listen), web::bind)?;
         let (admin, admin_listener) = AdminSocket::bind(&engine.folder).map_err(Failure::failed)?;
         opening.announced.push(format!("listening admin {}", admin.path().display()));
-        opening.doors.push(Door { name: "admin", listener: admin_listener, tls: None, router: Router::new() });
         // Every socket is bound; from here on nothing can fail.
         let Opening { registry, announced, doors: opened } = opening;
         let health = Health::default();
@@ -124,6 +125,7 @@ impl Serving {
                 web::serve(listener, None, metrics_router.clone(), Limits { drain: LAST_PART, ..limits }, base.stop()),
             );
         }
+        doors.spawn("the admin door", admin::serve(admin_listener, Issuer::new(engine.clone()), limits, doors.stop()));
         for Door { name, listener, tls, router } in opened {
             doors.spawn(format!("the {name} door"), web::serve(listener, tls, router, limits, doors.stop()));
         }
@@ -133,14 +135,6 @@ impl Serving {
         info!(version = env!("CARGO_PKG_VERSION"), data = %engine.folder.path().display(), "ready");
         Ok(Self { engine, health, doors, base, admin })
     }
-}
-
-async fn open_engine(config: Arc<Config>) -> Result<(Engine, Registry), Failure> {
-    let open = move || {
-        let mut registry = telemetry::registry();
-        Engine::open(config, registry.sub_registry_with_prefix("acmegate")).map(|engine| (engine, registry))
-    };
-    Ok(tokio::task::spawn_blocking(open).await.map_err(|error| Failure::failed(format!("opening the store: {error}")))??)
 }
 
 /// Doors while they are being opened.
@@ -225,47 +219,9 @@ async fn watch(store: Arc<dyn Store>, stop: CancellationToken) -> Result<(), Str
     Ok(())
 }
 
-/// The signals that ask for an end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be caught: {error}")));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    /// The name of the next one.
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
-        }
-    }
-}
-
 /// Waits for one more signal, and then for nothing. What was acknowledged is on disk already.
 async fn exit_at(mut signals: Signals) {
     let signal = signals.next().await;
     warn!(signal, "stopping at once");
     std::process::exit(1);
-}
-
-/// Every connection is a file: take as many as the system gives.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
-    {
-        warn!(%error, "the limit of open files stays as it is");
-    }
 }

@@ -1,4 +1,4 @@
-//! The admin door: HTTP on a Unix socket in the data folder, for commands of the folder's owner while `serve` holds it.
+//! The socket: the data folder's owner's alone from its first instant on.
 
 use std::{
     fs::{self, Permissions},
@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 use crate::{store::DataFolder, web::Listener};
 
 /// The socket's name in the data folder.
-pub const SOCKET: &str = "acmegate.sock";
+pub(super) const SOCKET: &str = "acmegate.sock";
 /// Its name until it may be connected to; not longer than [`SOCKET`].
 const UNFINISHED: &str = "acmegate.new";
 /// Connections that wait while we are busy.

@@ -1,0 +1,153 @@
+//! The admin door: HTTP/1.1 on a Unix socket in the data folder, for commands of the folder's owner while `serve` holds it.
+//!
+//! `POST /v1/issue` takes an [`IssueRequest`] as JSON and answers with lines of JSON, each a [`Line`]: events while the run goes on
+//! (`{"event":…}`), then its end (`{"outcome":…}` or `{"error":…}`). A caller that goes away cancels its run.
+
+mod client;
+mod socket;
+
+use std::convert::Infallible;
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use futures_util::stream;
+use serde::Serialize;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+pub use client::{Client, ClientError};
+pub use socket::{AdminError, AdminSocket};
+
+use crate::{
+    issuer::{Event, IssueError, IssueRequest, Issuer, Outcome, Reporter},
+    web::{self, BodyError, Limits, Listener, read_body},
+};
+
+/// A request has 100 names of 253 bytes at most, and a few settings.
+const MAX_REQUEST: usize = 64 * 1024;
+/// Events that wait for a caller who reads slowly; more are left out.
+const MAX_EVENTS: usize = 256;
+
+/// One line of the answer. The variants tell themselves apart by their tags: `event`, `outcome`, `error`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Line {
+    /// A step of the run.
+    Event(Event),
+    /// The run's end.
+    Outcome(Outcome),
+    /// The run's end, without a certificate.
+    Error(IssueError),
+}
+
+/// Serves the door until `stop`. Then open runs have half of [`Limits::drain`] to end by themselves, and are cancelled; it returns when all have removed
+/// their values.
+pub async fn serve(listener: Listener, issuer: Issuer, limits: Limits, stop: CancellationToken) {
+    let runs = Runs { issuer, tasks: TaskTracker::new(), cancel: CancellationToken::new() };
+    let end_runs = async {
+        stop.cancelled().await;
+        runs.tasks.close();
+        if timeout(limits.drain / 2, runs.tasks.wait()).await.is_err() {
+            tracing::warn!(runs = runs.tasks.len(), "cancelling certificates that are still being issued");
+            runs.cancel.cancel();
+        }
+    };
+    tokio::join!(web::serve(listener, None, router(runs.clone()), limits, stop.clone()), end_runs);
+    runs.cancel.cancel();
+    runs.tasks.wait().await;
+}
+
+/// The runs that callers wait for.
+#[derive(Clone)]
+struct Runs {
+    issuer: Issuer,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+fn router(runs: Runs) -> Router {
+    Router::new().route("/v1/issue", post(issue)).with_state(runs)
+}
+
+async fn issue(State(runs): State<Runs>, request: Request) -> Response {
+    let body = match read_body(request.into_body(), MAX_REQUEST).await {
+        Ok(body) => body,
+        Err(error) => {
+            let status = match error {
+                BodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                BodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+                BodyError::Broken => StatusCode::BAD_REQUEST,
+            };
+            return (status, format!("{error}\n")).into_response();
+        }
+    };
+    let request: IssueRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("this is not a request for a certificate: {error}\n")).into_response(),
+    };
+    let answer = stream::unfold(start(&runs, request), |answer| async {
+        let (line, answer) = answer?.next().await;
+        Some((Ok::<_, Infallible>(line), answer))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answer)).into_response()
+}
+
+/// Starts a run; it ends when the answer is dropped.
+fn start(runs: &Runs, request: IssueRequest) -> Option<Answer> {
+    let (reporter, events) = mpsc::channel(MAX_EVENTS);
+    let (sender, end) = oneshot::channel();
+    let cancel = runs.cancel.child_token();
+    let answer = Answer { events, end, _cancel: cancel.clone().drop_guard() };
+    let issuer = runs.issuer.clone();
+    runs.tasks.spawn(async move {
+        // Nobody listens any more if the caller has gone.
+        let _ = sender.send(Box::pin(issuer.issue(request, Reporter::new(reporter), cancel)).await);
+    });
+    Some(answer)
+}
+
+/// What a caller still has to be told.
+struct Answer {
+    events: mpsc::Receiver<Event>,
+    end: oneshot::Receiver<Result<Outcome, IssueError>>,
+    _cancel: DropGuard,
+}
+
+impl Answer {
+    /// The next line, and what comes after it.
+    async fn next(mut self) -> (Bytes, Option<Self>) {
+        tokio::select! {
+            biased;
+            Some(event) = self.events.recv() => (bytes(&Line::Event(event)), Some(self)),
+            end = &mut self.end => {
+                let line = match end {
+                    Ok(Ok(outcome)) => Line::Outcome(outcome),
+                    Ok(Err(error)) => Line::Error(error),
+                    Err(_) => Line::Error(IssueError::Internal { text: "the run ended without a word; the log says why".to_owned() }),
+                };
+                (bytes(&line), None)
+            }
+        }
+    }
+}
+
+fn bytes(line: &Line) -> Bytes {
+    let mut bytes = serde_json::to_vec(line).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes.into()
+}
+
+#[cfg(test)]
+mod tests;
