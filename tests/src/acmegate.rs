@@ -376,7 +376,10 @@ impl Issued {
 /// The program with no arguments yet and its logs in full.
 pub fn command() -> Command {
     let mut command = Command::new(binary());
-    command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
+    command.env("RUST_BACKTRACE", "1");
+    for variable in ["RUST_LOG", "ACMEGATE_CONFIG", "ACMEGATE_LOG", "ACMEGATE_LOG_FORMAT"] {
+        command.env_remove(variable);
+    }
     command
 }
 

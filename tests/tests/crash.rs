@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -43,7 +44,8 @@ struct Writer {
 async fn nothing_acknowledged_is_lost() {
     let rounds: u64 =
         std::env::var("ACMEGATE_CRASH_ROUNDS").map_or(50, |rounds| rounds.parse().expect("ACMEGATE_CRASH_ROUNDS is a number"));
-    let config = Config::new().dns(([127, 0, 0, 1], 0).into()).zone_with("auth.example.org", "ns1.auth.example.org", &[]).acmedns();
+    let localhost = Ipv4Addr::LOCALHOST;
+    let config = Config::new().dns((localhost, 0).into()).zone("auth.example.org", &[("ns1", localhost.into())]).acmedns();
     let mut acmegate = Acmegate::started(config).await;
     let (client, base) = (Client::new(), acmegate.url("acmedns", ""));
     let mut writers = Vec::new();

@@ -120,11 +120,12 @@ async fn one_of_two_authoritative_servers_is_dead() {
 #[tokio::test]
 async fn all_authoritative_servers_are_dead() {
     let dark = acmegate_tests::silent::Silent::start();
+    let nameserver = dark.address().ip();
     let world = World::builder()
         .parent_record("dark.gateway.test. 60 NS ns1.dark.gateway.test.")
-        .parent_record(&format!("ns1.dark.gateway.test. 60 A {}", dark.address().ip()))
+        .parent_record(&format!("ns1.dark.gateway.test. 60 A {nameserver}"))
         .record("_acme-challenge.www 60 CNAME www.example.test.dark.gateway.test.")
-        .config(|config| config.zone_with("dark.gateway.test", "ns1.dark.gateway.test", &[]).propagation("check: authoritative"))
+        .config(move |config| config.zone("dark.gateway.test", &[("ns1", nameserver)]).propagation("check: authoritative"))
         .start()
         .await;
     let issued = world.acmegate.issue(&["www.example.test"]).run().await;

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write,
-    net::{TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,6 +26,7 @@ use reqwest::{Client, StatusCode};
 use tokio::{sync::Mutex, task::JoinSet};
 
 const ZONE: &str = "auth.example.org";
+const NAMESERVERS: [(&str, IpAddr); 1] = [("ns1", IpAddr::V4(Ipv4Addr::LOCALHOST))];
 
 #[tokio::test]
 async fn every_door_is_announced_and_open_when_it_says_ready() {
@@ -54,7 +55,7 @@ async fn every_door_is_announced_and_open_when_it_says_ready() {
 
 #[tokio::test]
 async fn a_closed_door_is_not_announced() {
-    let acmegate = Acmegate::started(Config::new().dns(any_port()).zone_with(ZONE, "ns1.auth.example.org", &[])).await;
+    let acmegate = Acmegate::started(Config::new().dns(any_port()).zone(ZONE, &NAMESERVERS)).await;
     for door in ["acmedns", "webhook", "metrics"] {
         assert!(acmegate.doors(door).is_empty(), "{door} was not asked for");
     }
@@ -131,8 +132,8 @@ async fn a_port_in_use_is_named() {
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
     for (config, taken) in [
-        (Config::new().dns(udp.local_addr().expect("bound")).zone_with(ZONE, "ns1.auth.example.org", &[]), udp.local_addr()),
-        (Config::new().dns(tcp.local_addr().expect("bound")).zone_with(ZONE, "ns1.auth.example.org", &[]), tcp.local_addr()),
+        (Config::new().dns(udp.local_addr().expect("bound")).zone(ZONE, &NAMESERVERS), udp.local_addr()),
+        (Config::new().dns(tcp.local_addr().expect("bound")).zone(ZONE, &NAMESERVERS), tcp.local_addr()),
         (config().section("webhook", &format!("listen: \"{}\"", tcp.local_addr().expect("bound"))), tcp.local_addr()),
     ] {
         let output = Acmegate::new(config).serve().output(LIMIT).await;
@@ -142,7 +143,7 @@ async fn a_port_in_use_is_named() {
 
 #[tokio::test]
 async fn an_address_of_another_machine_is_named() {
-    let elsewhere = Config::new().dns("192.0.2.1:5353".parse().expect("an address")).zone_with(ZONE, "ns1.auth.example.org", &[]);
+    let elsewhere = Config::new().dns("192.0.2.1:5353".parse().expect("an address")).zone(ZONE, &NAMESERVERS);
     let output = Acmegate::new(elsewhere).serve().output(LIMIT).await;
     one_clear_error(&output, 1, &["192.0.2.1:5353"]);
 }
@@ -325,7 +326,7 @@ async fn a_disk_that_is_full_at_the_start_is_named() {
 }
 
 fn config() -> Config {
-    Config::new().dns(any_port()).zone_with(ZONE, "ns1.auth.example.org", &["ns1.auth.example.org. 3600 A 127.0.0.1"]).acmedns().metrics()
+    Config::new().dns(any_port()).zone(ZONE, &NAMESERVERS).acmedns().metrics()
 }
 
 fn any_port() -> std::net::SocketAddr {
