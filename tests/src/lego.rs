@@ -20,7 +20,7 @@ pub struct Lego {
 }
 
 impl Lego {
-    /// Debian's lego 4.
+    /// Debian's lego 4. Debian builds it without the library that its acme-dns provider needs, so it calls that library through its `exec` provider.
     ///
     /// # Panics
     /// When it is not installed.
@@ -47,14 +47,19 @@ impl Lego {
         if self.version >= 5 {
             command.arg("run");
         }
-        command.args(["--server", ca.directory(), "--accept-tos", "--email", "lego@example.test", "--dns", "acme-dns"]);
+        command.args(["--server", ca.directory(), "--accept-tos", "--email", "lego@example.test"]);
         command.args(["--dns.resolvers", &resolver.to_string()]).arg("--path").arg(self.folder.path());
         for name in names {
             command.args(["--domains", name]);
         }
         match self.version {
-            4 => command.args(["--dns.disable-cp", "run"]),
-            _ => command.arg("--dns.propagation.disable-ans"),
+            4 => command.env("EXEC_PATH", peer("goacmedns")).env("EXEC_MODE", "RAW").env("EXEC_SEQUENCE_INTERVAL", "1").args([
+                "--dns",
+                "exec",
+                "--dns.disable-cp",
+                "run",
+            ]),
+            _ => command.args(["--dns", "acme-dns", "--dns.propagation.disable-ans"]),
         };
         command.env("LEGO_CA_CERTIFICATES", ca.ca_file()).env("ACME_DNS_API_BASE", api);
         command.env("ACME_DNS_STORAGE_PATH", self.folder.path().join("acme-dns-accounts.json"));

@@ -9,7 +9,7 @@ use std::{
 
 use crate::workspace;
 
-/// The path of a pinned peer, built now if it is not in the cache: `testca`, `lego5`, or `python` (the interpreter of the environment that holds
+/// The path of a pinned peer, built now if it is not in the cache: `testca`, `goacmedns`, `lego5`, or `python` (the interpreter of the environment that holds
 /// the pinned packages).
 ///
 /// # Panics
