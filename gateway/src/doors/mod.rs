@@ -4,6 +4,7 @@
 
 pub mod acmedns;
 pub mod admin;
+mod throttle;
 pub mod webhook;
 
 #[cfg(test)]

@@ -85,10 +85,11 @@ impl<'a> Post<'a> {
     fn decode_allowfrom(&mut self, value: &'a [u8]) {
         match value.first() {
             Some(b'[') => {
-                self.allowfrom.clear();
+                // A list that stood before is written over in place: what is no string leaves the old one.
+                let mut before = std::mem::take(&mut self.allowfrom).into_iter();
                 let mut elements = Elements::new(value);
                 while let Some(element) = elements.next_value() {
-                    let mut text = Cow::default();
+                    let mut text = before.next().unwrap_or_default();
                     self.mistyped |= !set(&mut text, element);
                     self.allowfrom.push(text);
                 }

@@ -49,6 +49,7 @@ use self::{
 };
 use crate::{
     config::{self, Registration},
+    doors::throttle::Throttle,
     engine::Engine,
     ledger::Ledger,
     store::{Store, StoreError},
@@ -80,6 +81,7 @@ pub async fn open(engine: &Engine, config: &config::AcmeDns, registry: &mut Regi
         routes: Routes::new(&config.prefixes, !matches!(config.registration, Registration::Open)),
         client_address: ClientAddress::new(&config.client_ip_header, &config.trusted_proxies),
         metrics,
+        strangers: Throttle::default(),
     };
     let router = Router::new().fallback(dispatch).with_state(Arc::new(door));
     Ok(match cors(&config.cors_origins) {
@@ -109,6 +111,8 @@ struct Door {
     routes: Routes,
     client_address: ClientAddress,
     metrics: Metrics,
+    /// For the lines that anybody can cause.
+    strangers: Throttle,
 }
 
 async fn dispatch(State(door): State<Arc<Door>>, request: Request) -> Response {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use subtle::{Choice, ConstantTimeEq};
-use tracing::{debug, error, info};
+use tracing::{error, info};
 use uuid::{Builder, Uuid};
 use zeroize::Zeroizing;
 
@@ -95,11 +95,15 @@ impl Door {
         let done = if admitted { self.try_register(request).await } else { Err(Refusal::Forbidden) };
         let (outcome, response) = match done {
             Ok((subdomain, response)) => {
-                info!(?client, %subdomain, "acme-dns account registered");
+                info!(client = client.map(display), %subdomain, "acme-dns account registered");
                 (Outcome::ok, response)
             }
             Err(refusal) => {
-                debug!(?client, ?refusal, "acme-dns registration refused");
+                if refusal != Refusal::Failed
+                    && let Some(left_out) = self.strangers.admit()
+                {
+                    info!(client = client.map(display), ?refusal, left_out, "acme-dns registration refused");
+                }
                 (refusal.outcome(), refusal.reply())
             }
         };
@@ -121,7 +125,9 @@ impl Door {
         })?;
         let row = AccountRow { username, subdomain, key_hash: self.accounts.hash(key.as_bytes()), allowfrom: networks };
         self.store.register(row.clone()).await.map_err(|error| {
-            error!(%error, "an acme-dns account could not be stored");
+            if let Some(left_out) = self.strangers.admit() {
+                error!(%error, left_out, "an acme-dns account could not be stored");
+            }
             Refusal::Failed
         })?;
         self.accounts.insert(row);

@@ -35,7 +35,12 @@ impl Door {
         let (outcome, response) = match self.try_update(username, client, request).await {
             Ok(response) => (Outcome::ok, response),
             Err(refusal) => {
-                info!(?client, ?username, ?refusal, "acme-dns update refused");
+                // What failed on our side has been logged already, and why.
+                if refusal != Refusal::Failed
+                    && let Some(left_out) = self.strangers.admit()
+                {
+                    info!(client = client.map(display), username = username.map(display), ?refusal, left_out, "acme-dns update refused");
+                }
                 (refusal.outcome(), refusal.reply())
             }
         };
@@ -61,10 +66,12 @@ impl Door {
         }
         let value: Value = post.txt.parse().map_err(|_| Refusal::BadTxt)?;
         self.claim(account.subdomain, subdomain, value).await.map_err(|error| {
-            error!(%subdomain, %error, "an acme-dns update failed");
+            if let Some(left_out) = self.strangers.admit() {
+                error!(%subdomain, %error, left_out, "an acme-dns update failed");
+            }
             Refusal::Failed
         })?;
-        debug!(?client, %subdomain, value = %Digest(&post.txt), "acme-dns update");
+        debug!(client = client.map(display), %subdomain, value = %Digest(&post.txt), "acme-dns update");
         Ok(reply::json(StatusCode::OK, format!("{{\"txt\": \"{}\"}}", post.txt)))
     }
 
