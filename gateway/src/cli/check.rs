@@ -26,4 +26,7 @@ pub(super) fn run(file: Option<&Path>, config: &Config) {
     let directories: Vec<_> = config.issuer.directories.iter().map(|directory| directory.name.as_str()).collect();
     say(&format!("  directories: {}", if directories.is_empty() { "none".to_owned() } else { directories.join(", ") }));
     say(&format!("  data: {}", config.data.display()));
+    for warning in config.warnings() {
+        say(&format!("  warning: {warning}"));
+    }
 }

@@ -1,6 +1,6 @@
 //! Why a command failed, as its exit code says it.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use crate::{engine::EngineError, store::StoreError};
 
@@ -43,11 +43,14 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<EngineError> for Failure {
-    fn from(error: EngineError) -> Self {
+impl Failure {
+    /// The engine did not open the data folder.
+    pub(super) fn opening(data: &Path, error: EngineError) -> Self {
         match error {
             EngineError::Store(StoreError::Locked(text)) => Self::later(text),
-            EngineError::Store(error) => Self::failed(error),
+            // Its text names the folder.
+            EngineError::Store(StoreError::Unusable(text)) => Self::failed(text),
+            EngineError::Store(error) => Self::failed(format!("the data folder {} cannot be opened: {error}", data.display())),
             error @ EngineError::Zone(_) => Self::usage(error),
         }
     }

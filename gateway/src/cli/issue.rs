@@ -169,11 +169,12 @@ async fn issue(config: Config, request: IssueRequest) -> Result<Outcome, Failure
 
 /// Runs the engine in this process, with the embedded DNS server, which the CA has to reach.
 async fn issue_here(config: Config, request: IssueRequest, progress: &Progress, signals: &mut Signals) -> Result<Outcome, Failure> {
-    let (engine, _registry) = open_engine(Arc::new(config)).await.map_err(|error| match error {
+    let config = Arc::new(config);
+    let (engine, _registry) = open_engine(config.clone()).await.map_err(|error| match error {
         EngineError::Store(StoreError::Locked(text)) => Failure::later(format!(
             "{text}\n(it does not answer on its admin socket: it is starting, stopping, or another `acmegate issue`; try again when it is done)"
         )),
-        error => error.into(),
+        error => Failure::opening(&config.data, error),
     })?;
     let mut base = Tasks::default();
     if let Some(dns) = &engine.config.dns {

@@ -97,7 +97,7 @@ struct Serving {
 
 impl Serving {
     async fn open(config: Arc<Config>) -> Result<Self, Failure> {
-        let (engine, registry) = open_engine(config.clone()).await?;
+        let (engine, registry) = open_engine(config.clone()).await.map_err(|error| Failure::opening(&config.data, error))?;
         let mut opening = Opening { registry, announced: Vec::new(), doors: Vec::new() };
         let dns = opening.dns(&engine)?;
         opening.acmedns(&engine).await?;

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use authdns::{Name, ZoneConfig};
+use authdns::{Name, RecordType, StaticRecord, ZoneConfig};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -207,6 +207,25 @@ impl Config {
     pub fn from_yaml(text: &str, file: &Path) -> Result<Self, ConfigError> {
         let mut problems = Problems::default();
         parse_yaml(text, &mut problems).ok_or_else(|| problems.into_error(file))
+    }
+}
+
+impl Config {
+    /// What is allowed and yet most likely a mistake.
+    pub fn warnings(&self) -> Vec<String> {
+        let is_address = |record: &StaticRecord| matches!(record.record_type(), RecordType::A | RecordType::AAAA);
+        let mut warnings = Vec::new();
+        for zone in self.dns.iter().flat_map(|dns| &dns.zones) {
+            for server in zone.nameservers.iter().filter(|server| server.is_within(&zone.name)) {
+                if !zone.records.iter().any(|record| record.owner() == server && is_address(record)) {
+                    let zone = &zone.name;
+                    warnings.push(format!(
+                        "the name server {server} lies in the zone {zone} and has no address there: add \"{server} 3600 A <address>\" to its records"
+                    ));
+                }
+            }
+        }
+        warnings
     }
 }
 

@@ -230,10 +230,23 @@ fn the_acme_dns_door_needs_a_zone() {
 }
 
 #[test]
-fn a_name_server_in_its_own_zone_needs_an_address() {
-    let text = with_zone("").replace("      records: [\"ns1.auth.test 60 A 127.0.0.1\"]\n", "");
-    let errors = errors(&text);
-    assert!(errors.starts_with("acmegate.yaml:6:21: dns.zones[0].nameservers[0]: ns1.auth.test. lies in the zone"), "{errors}");
+fn a_name_server_in_its_own_zone_should_have_an_address() {
+    let warnings = |text: &str| parse(text).expect("valid").warnings();
+    assert_eq!(warnings(&with_zone("")), Vec::<String>::new());
+    let without = with_zone("").replace("      records: [\"ns1.auth.test 60 A 127.0.0.1\"]\n", "");
+    assert_eq!(
+        warnings(&without),
+        [
+            "the name server ns1.auth.test. lies in the zone auth.test. and has no address there: add \"ns1.auth.test. 3600 A <address>\" to its records"
+        ]
+    );
+    assert_eq!(warnings(&without.replace("[ns1.auth.test]", "[ns1.elsewhere.test]")), Vec::<String>::new());
+}
+
+#[test]
+fn records_that_make_no_zone_are_told_with_the_zone() {
+    let text = with_zone("").replace("[\"ns1", "[\"auth.test CNAME other.test\", \"ns1");
+    assert!(errors(&text).starts_with("acmegate.yaml:5:7: dns.zones[0]: auth.test. has a CNAME beside other data"), "{}", errors(&text));
 }
 
 #[test]
