@@ -24,6 +24,8 @@ use crate::{
 const RECEIVE: usize = 65_535;
 /// How long a full send buffer may hold up the queries that wait.
 const SEND_PATIENCE: Duration = Duration::from_millis(20);
+/// Between two attempts to receive, after one has failed: no error may become a loop that eats a processor.
+const RECEIVE_PAUSE: Duration = Duration::from_millis(1);
 
 /// A bound socket that is not answered yet.
 pub(crate) struct Listener {
@@ -73,7 +75,7 @@ impl Responder {
                 // What an earlier response met on its way: ICMP errors, which concern nobody any more.
                 Err(error) => {
                     tracing::debug!(%error, "receiving from a UDP socket");
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(RECEIVE_PAUSE).await;
                     continue;
                 }
             };

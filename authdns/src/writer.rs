@@ -1,4 +1,4 @@
-//! Responses as they go out: records appended in wire form, names compressed against the question, and a size that is never passed.
+//! Responses as they go out: records appended in wire form, names compressed (RFC 1035, 4.1.4), and a size that is never passed.
 
 use crate::{
     message::{HEADER, Question},
@@ -19,7 +19,13 @@ pub(crate) struct Writer<'o, 'q> {
     limit: usize,
     /// The question's name, as sent; empty if there is none.
     name: &'q [u8],
+    /// Where labels begin that were written besides the question's; the plain answer has none.
+    labels: Vec<u16>,
 }
+
+/// Pointers reach no further (14 bits), and no more places are remembered than are quickly gone through.
+const MAX_POINTER: usize = 0x3fff;
+const MAX_LABELS: usize = 64;
 
 impl<'o, 'q> Writer<'o, 'q> {
     /// Writes the header, whose counts are set at the end, and the question.
@@ -33,7 +39,7 @@ impl<'o, 'q> Writer<'o, 'q> {
         if let Some(question) = &question {
             out.extend_from_slice(question.bytes);
         }
-        Self { out, start, limit, name: question.map_or(&[], |question| question.name()) }
+        Self { out, start, limit, name: question.map_or(&[], |question| question.name()), labels: Vec::new() }
     }
 
     /// Keeps `length` bytes free at the end of the message.
@@ -52,6 +58,8 @@ impl<'o, 'q> Writer<'o, 'q> {
         let written = if let Data::Soa(_) = &set.data { self.soa(set) } else { self.records(set) };
         if written.is_none() || !self.has_room(0) {
             self.out.truncate(mark);
+            let length = self.length();
+            self.labels.retain(|&at| usize::from(at) < length);
             return None;
         }
         written
@@ -59,7 +67,7 @@ impl<'o, 'q> Writer<'o, 'q> {
 
     /// Writes bytes that are a record already, and whose room is known to be there.
     pub(crate) fn raw(&mut self, record: &[u8]) {
-        self.out.extend_from_slice(record);
+        self.extend(record);
     }
 
     /// Sets the counts of the answer, authority and additional sections.
@@ -100,19 +108,19 @@ impl<'o, 'q> Writer<'o, 'q> {
             }
             count += 1;
             match &set.owner {
-                None => self.out.extend_from_slice(&head),
+                None => self.extend(&head),
                 Some(owner) => {
                     self.name(owner.as_wire(), true);
-                    self.out.extend_from_slice(&head[2..]);
+                    self.extend(&head[2..]);
                 }
             }
             match prefix.and_then(|length| rdata.split_at_checked(length)) {
                 None => {
-                    self.out.extend_from_slice(&(rdata.len() as u16).to_be_bytes());
-                    self.out.extend_from_slice(rdata);
+                    self.extend(&(rdata.len() as u16).to_be_bytes());
+                    self.extend(rdata);
                 }
                 Some((prefix, name)) => self.sized(|writer| {
-                    writer.out.extend_from_slice(prefix);
+                    writer.extend(prefix);
                     writer.name(name, false);
                 }),
             }
@@ -123,15 +131,15 @@ impl<'o, 'q> Writer<'o, 'q> {
     fn soa(&mut self, set: &Set<'_>) -> Option<u16> {
         let Data::Soa(soa) = &set.data else { return None };
         match &set.owner {
-            None => self.out.extend_from_slice(&QUESTION_POINTER.to_be_bytes()),
+            None => self.extend(&QUESTION_POINTER.to_be_bytes()),
             Some(owner) => self.name(owner.as_wire(), true),
         }
-        self.out.extend_from_slice(&head(0, set.rtype, set.ttl)[2..]);
+        self.extend(&head(0, set.rtype, set.ttl)[2..]);
         self.sized(|writer| {
             writer.name(soa.primary.as_wire(), false);
             writer.name(soa.contact.as_wire(), false);
             for number in soa.numbers() {
-                writer.out.extend_from_slice(&number.to_be_bytes());
+                writer.extend(&number.to_be_bytes());
             }
         });
         Some(1)
@@ -140,35 +148,69 @@ impl<'o, 'q> Writer<'o, 'q> {
     /// Writes RDLENGTH and the RDATA that `write` writes.
     fn sized(&mut self, write: impl FnOnce(&mut Self)) {
         let at = self.length();
-        self.out.extend_from_slice(&[0, 0]);
+        self.extend(&[0, 0]);
         write(self);
         let length = (self.length() - at - 2) as u16;
         self.patch(at, length);
     }
 
-    /// Writes a name; the longest tail that it shares with the question's becomes a pointer. Letter case counts in RDATA, which stays as
-    /// it was written, and not in owners.
+    /// Writes a name; its longest tail that stands in the message already becomes a pointer. Letter case counts in RDATA, which stays as it
+    /// was written, and not in owners.
     fn name(&mut self, name: &[u8], fold_case: bool) {
         for tail in suffixes(name) {
-            let shared = self.name.len().checked_sub(tail.len()).filter(|_| tail.len() > 1);
-            let same = |at: usize| {
-                let theirs = &self.name[at..];
-                if fold_case { theirs.eq_ignore_ascii_case(tail) } else { theirs == tail }
-            };
-            // Equal bytes at the end are equal labels: only the place of a label boundary could differ, and then a length octet would too.
-            if let Some(at) = shared.filter(|&at| is_boundary(self.name, at) && same(at)) {
-                self.out.extend_from_slice(&name[..name.len() - tail.len()]);
-                self.out.extend_from_slice(&(QUESTION_POINTER + at as u16).to_be_bytes());
-                return;
+            let known = if tail.len() > 1 { self.find(tail, fold_case) } else { None };
+            if let Some(at) = known {
+                return self.extend(&(0xc000 | at).to_be_bytes());
+            }
+            let label = tail.first().map_or(0, |&length| usize::from(length) + 1);
+            if tail.len() > 1 && self.length() <= MAX_POINTER && self.labels.len() < MAX_LABELS {
+                self.labels.push(self.length() as u16);
+            }
+            self.extend(tail.get(..label).unwrap_or_default());
+        }
+    }
+
+    /// Where a name stands in the message: at the end of the question's, or in another that was written.
+    fn find(&self, name: &[u8], fold_case: bool) -> Option<u16> {
+        let question = self.name.len().checked_sub(name.len()).map(|at| at + HEADER);
+        let question = question.filter(|&at| self.is_label(at)).map(|at| at as u16);
+        question.into_iter().chain(self.labels.iter().copied()).find(|&at| self.stands_at(at.into(), name, fold_case))
+    }
+
+    /// Whether a label of the question begins at this place.
+    fn is_label(&self, at: usize) -> bool {
+        suffixes(self.name).any(|suffix| HEADER + self.name.len() - suffix.len() == at)
+    }
+
+    /// Whether `name` is what a reader of the message finds at this place, where a label or a pointer begins.
+    fn stands_at(&self, mut at: usize, name: &[u8], fold_case: bool) -> bool {
+        let Some(message) = self.out.get(self.start..) else { return false };
+        let mut rest = name;
+        loop {
+            match message.get(at).copied().map(usize::from) {
+                Some(0) => return rest == [0],
+                Some(high @ 0xc0..) => {
+                    let Some(&low) = message.get(at + 1) else { return false };
+                    // Pointers lead backwards, for only what was written before is ever pointed at.
+                    at = (high & 0x3f) << 8 | usize::from(low);
+                }
+                Some(length) => {
+                    let (Some(theirs), Some((ours, tail))) = (message.get(at..=at + length), rest.split_at_checked(length + 1)) else {
+                        return false;
+                    };
+                    if theirs != ours && !(fold_case && theirs.eq_ignore_ascii_case(ours)) {
+                        return false;
+                    }
+                    (at, rest) = (at + length + 1, tail);
+                }
+                None => return false,
             }
         }
-        self.out.extend_from_slice(name);
     }
-}
 
-/// Whether a label begins at this place of a name.
-fn is_boundary(name: &[u8], at: usize) -> bool {
-    suffixes(name).any(|suffix| suffix.len() == name.len() - at)
+    fn extend(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
 }
 
 /// Owner pointer, type, class and TTL.
@@ -184,5 +226,61 @@ fn embedded_name(rtype: RecordType) -> Option<usize> {
         RecordType::NS | RecordType::CNAME | RecordType::PTR => Some(0),
         RecordType::MX => Some(2),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        rrset::Rrset,
+        types::{CLASS_IN, RecordType},
+    };
+
+    fn wire(text: &str) -> Vec<u8> {
+        crate::name::wire_as_written(text).expect(text)
+    }
+
+    #[test]
+    fn names_point_at_what_stands_before() {
+        let bytes = [wire("A.Example.org"), vec![0, 2, 0, 1]].concat();
+        let question = Question { bytes: &bytes, rtype: RecordType::NS, class: CLASS_IN };
+        let mut rrset = Rrset::new(RecordType::NS);
+        for host in ["ns1.Example.org", "ns1.example.org", "x.ns1.example.org", "far.test", "near.far.test"] {
+            assert!(rrset.push(60, &wire(host)));
+        }
+        let mut out = b"before".to_vec();
+        let mut writer = Writer::new(&mut out, 512, 7, 0x8000, Some(question));
+        let set = Set { owner: None, rtype: RecordType::NS, ttl: 60, data: Data::Static(&rrset) };
+        assert_eq!(writer.set(&set), Some(5));
+        let owned = Set { owner: "Example.ORG".parse().ok(), rtype: RecordType::NS, ttl: 60, data: Data::Static(&rrset) };
+        assert_eq!(writer.set(&owned), Some(5));
+        writer.counts([10, 0, 0]);
+        let message = hickory_proto::op::Message::from_vec(&out[6..]).expect("a message");
+        let hosts: Vec<String> = message.answers.iter().map(|record| record.data.to_string()).collect();
+        let expected = ["ns1.Example.org.", "ns1.example.org.", "x.ns1.example.org.", "far.test.", "near.far.test."];
+        assert_eq!((&hosts[..5], &hosts[5..]), (&expected.map(String::from)[..], &expected.map(String::from)[..]));
+        assert_eq!(message.answers[9].name.to_string().to_lowercase(), "example.org.");
+        // ns1 + pointer; ns1.example + pointer to org, for the letter case differs; x + pointer; far.test whole; near + pointer.
+        let rdata = 6 + 14 + 4 + 10 + 7;
+        // The second time a pointer is enough for each of them.
+        assert_eq!(out.len() - 6, HEADER + bytes.len() + 10 * 12 + rdata + 5 * 2);
+    }
+
+    #[test]
+    fn what_does_not_fit_leaves_no_trace() {
+        let mut rrset = Rrset::new(RecordType::NS);
+        assert!(rrset.push(60, &wire("one.test")) && rrset.push(60, &wire("two.test")));
+        let bytes = [wire("q"), vec![0, 2, 0, 1]].concat();
+        let question = Question { bytes: &bytes, rtype: RecordType::NS, class: CLASS_IN };
+        let set = Set { owner: None, rtype: RecordType::NS, ttl: 60, data: Data::Static(&rrset) };
+        let whole = HEADER + bytes.len() + 12 + 10 + 12 + 6;
+        for limit in HEADER + bytes.len()..=whole {
+            let mut out = Vec::new();
+            let mut writer = Writer::new(&mut out, limit, 7, 0x8000, Some(question));
+            assert_eq!(writer.set(&set), (limit == whole).then_some(2), "{limit}");
+            assert_eq!(writer.labels.is_empty(), limit < whole);
+            assert_eq!(out.len(), if limit == whole { whole } else { HEADER + bytes.len() });
+        }
     }
 }

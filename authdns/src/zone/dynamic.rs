@@ -249,3 +249,77 @@ impl TxtMap {
         &self.shards[(hash >> 40) as usize % SHARDS]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rrset::txt_rdata;
+
+    fn name(text: &str) -> Name {
+        text.parse().expect(text)
+    }
+
+    fn values(texts: &[&str]) -> Values {
+        let mut rdata = RdataList::default();
+        for text in texts {
+            assert!(rdata.push(&txt_rdata(text.as_bytes())));
+        }
+        Values { rdata, own: texts.len(), hidden: false }
+    }
+
+    fn map() -> TxtMap {
+        TxtMap::new(vec![name("a.test"), Name::root()])
+    }
+
+    #[test]
+    fn ancestors_exist_as_long_as_something_below_them_does() {
+        let map = map();
+        let exists = |text: &str| map.exists(name(text).as_wire());
+        assert_eq!(map.set(0, &name("x.y.z.a.test"), &values(&["1"])), Change::Added);
+        assert_eq!(map.set(0, &name("w.y.z.a.test"), &values(&["1"])), Change::Added);
+        assert_eq!(map.set(0, &name("y.z.a.test"), &values(&["1", "2"])), Change::Added);
+        assert_eq!(map.set(0, &name("y.z.a.test"), &values(&["3"])), Change::Replaced);
+        assert!(exists("z.a.test") && exists("y.z.a.test") && !exists("a.test") && !exists("q.a.test"));
+        assert_eq!(map.set(0, &name("y.z.a.test"), &values(&[])), Change::Removed);
+        assert_eq!(map.set(0, &name("y.z.a.test"), &values(&[])), Change::Nothing);
+        assert_eq!(map.set(0, &name("x.y.z.a.test"), &values(&[])), Change::Removed);
+        assert!(exists("y.z.a.test") && exists("z.a.test") && !exists("x.y.z.a.test"));
+        assert_eq!(map.set(0, &name("w.y.z.a.test"), &values(&[])), Change::Removed);
+        assert!(!exists("y.z.a.test") && !exists("z.a.test"));
+        assert!(map.shards.iter().all(|shard| shard.read().parents.is_empty() && shard.read().owners.is_empty()));
+    }
+
+    #[test]
+    fn apexes_and_the_root_can_own_values() {
+        let map = map();
+        for (zone, owner) in [(0, "a.test"), (1, "."), (1, "b")] {
+            map.set(zone, &name(owner), &values(&["v", "w"]));
+            assert_eq!(map.own_values(name(owner).as_wire()), ["v".into(), "w".into()], "{owner}");
+            assert_eq!(map.get(name(owner).as_wire()).map(|owner| owner.zone()), Some(zone));
+        }
+        assert!(map.get(name("test").as_wire()).is_none());
+    }
+
+    #[test]
+    fn hidden_owners_are_kept_and_marked() {
+        let map = map();
+        let owner = name("x.a.test");
+        map.set(0, &owner, &Values { hidden: true, ..values(&["v"]) });
+        assert_eq!(map.get(owner.as_wire()).map(|owner| owner.is_hidden()), Some(true));
+        assert_eq!(map.own_values(owner.as_wire()), ["v".into()]);
+        map.set(0, &owner, &values(&["v"]));
+        assert_eq!(map.get(owner.as_wire()).map(|owner| owner.is_hidden()), Some(false));
+    }
+
+    #[test]
+    fn growing_tables_keep_every_owner() {
+        let map = map();
+        let owner = |number: u32| name(&format!("n{number}.a.test"));
+        for number in 0..20_000 {
+            map.set(0, &owner(number), &values(&[&number.to_string()]));
+        }
+        for number in 0..20_000 {
+            assert_eq!(map.own_values(owner(number).as_wire()), [number.to_string().into()]);
+        }
+    }
+}

@@ -120,7 +120,8 @@ fn aliases_are_followed_inside_the_zone() {
     let alias = "www.auth.example.org. 300 CNAME Target.auth.example.org.";
     assert_eq!(ask(&zones, "www.auth.example.org", RecordType::CNAME).answers(), [alias]);
     let followed = ask(&zones, "www.auth.example.org", RecordType::AAAA);
-    assert_eq!(followed.answers(), [alias, "target.auth.example.org. 300 AAAA 2001:db8::1"]);
+    // The owner points at the name in the RDATA before it, and so has its letter case.
+    assert_eq!(followed.answers(), [alias, "Target.auth.example.org. 300 AAAA 2001:db8::1"]);
     let nothing = ask(&zones, "www.auth.example.org", RecordType::A);
     assert_eq!((nothing.rcode(), nothing.answers(), nothing.authorities()), (0, vec![alias.to_owned()], vec![SOA.to_owned()]));
     let away = ask(&zones, "away.auth.example.org", RecordType::A);
