@@ -57,7 +57,9 @@ impl Unbound {
     incoming-num-tcp: 512
     cache-max-ttl: 0
     cache-max-negative-ttl: 0
-    infra-host-ttl: 1
+    infra-host-ttl: 5
+    infra-cache-max-rtt: 1000
+    unknown-server-time-limit: 50
 {lines}
 remote-control:
     control-enable: no

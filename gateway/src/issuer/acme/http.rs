@@ -75,7 +75,7 @@ impl Http {
     }
 
     async fn send(&self, request: Request) -> Result<Reply, AcmeError> {
-        let host = request.url().host_str().unwrap_or_default().to_owned();
+        let host = request.url().authority().to_owned();
         let response = self.0.execute(request).await.map_err(|error| transport(&host, &error))?;
         let header = |name: &str| text(response.headers(), name);
         let (status, nonce, location) = (response.status().as_u16(), header(REPLAY_NONCE), header(LOCATION.as_str()));
@@ -162,6 +162,6 @@ mod tests {
         let root = rcgen::generate_simple_self_signed(vec!["ca.test".to_owned()]).unwrap();
         let http = Http::new(Some(root.cert.pem().as_bytes())).unwrap();
         let error = http.plain(Method::GET, &format!("https://127.0.0.1:{port}/dir")).await.unwrap_err().to_string();
-        assert!(error.starts_with("127.0.0.1: ") && error.to_lowercase().contains("refused"), "{error}");
+        assert!(error.starts_with(&format!("127.0.0.1:{port}: ")) && error.to_lowercase().contains("refused"), "{error}");
     }
 }
