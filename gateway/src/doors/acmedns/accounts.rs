@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{HashTable, hash_table::Entry};
 use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
 use subtle::ConstantTimeEq;
@@ -40,8 +40,9 @@ impl Accounts {
     pub(super) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
         let index = Arc::new(Mutex::new(Index::default()));
         let filled = index.clone();
-        store.each_account(Box::new(move |row| filled.lock().insert(row))).await?;
-        let index = std::mem::take(&mut *index.lock());
+        store.each_account(Box::new(move |row| filled.lock().push(row))).await?;
+        let mut index = std::mem::take(&mut *index.lock());
+        index.link_all();
         Ok(Self { pepper: store.pepper(), index: RwLock::new(index) })
     }
 
@@ -66,7 +67,7 @@ impl Accounts {
 
     /// Number of accounts.
     pub(super) fn len(&self) -> usize {
-        self.index.read().records.len()
+        self.index.read().by_username.len()
     }
 }
 
@@ -89,34 +90,47 @@ struct Record {
 
 impl Index {
     fn find(&self, username: Uuid) -> Option<(Record, Option<Arc<[IpNet]>>)> {
-        let at = *self.by_username.find(place(username), |&at| self.username(at) == Some(username))?;
+        let is_it = |&at: &u32| self.records.get(at as usize).is_some_and(|record| record.username == username);
+        let at = *self.by_username.find(place(username), is_it)?;
         let record = *self.records.get(at as usize)?;
         let networks = (record.networks as usize).checked_sub(1).and_then(|at| self.networks.get(at).cloned());
         Some((record, networks))
     }
 
     fn insert(&mut self, row: AccountRow) {
+        let at = self.records.len();
+        self.push(row);
+        self.link(at);
+    }
+
+    fn push(&mut self, row: AccountRow) {
         let mut record = Record { username: row.username, subdomain: row.subdomain, key_hash: row.key_hash, networks: 0 };
         if !row.allowfrom.is_empty() {
             self.networks.push(row.allowfrom.into_iter().map(canonical_net).collect());
             record.networks = u32::try_from(self.networks.len()).unwrap_or(u32::MAX);
         }
-        // The primary key of the store: a name seen again is the same account, read again.
-        if let Some(&at) = self.by_username.find(place(row.username), |&at| self.username(at) == Some(row.username)) {
-            if let Some(old) = self.records.get_mut(at as usize) {
-                *old = record;
-            }
-            return;
-        }
-        // Four thousand million accounts do not fit in memory before they do not fit in the index.
-        let Ok(at) = u32::try_from(self.records.len()) else { return };
         self.records.push(record);
-        let records = &self.records;
-        self.by_username.insert_unique(place(row.username), at, |&at| records.get(at as usize).map_or(0, |record| place(record.username)));
     }
 
-    fn username(&self, at: u32) -> Option<Uuid> {
-        self.records.get(at as usize).map(|record| record.username)
+    /// Makes all records findable; the table gets its size at once, for growing it means to visit every record again.
+    fn link_all(&mut self) {
+        self.by_username = HashTable::with_capacity(self.records.len());
+        (0..self.records.len()).for_each(|at| self.link(at));
+    }
+
+    /// Makes one record findable, in the place of an earlier one of the same name.
+    fn link(&mut self, at: usize) {
+        let records = &self.records;
+        let username = |at: u32| records.get(at as usize).map(|record| record.username);
+        // Four thousand million accounts do not fit in memory before they do not fit in the index.
+        let (Ok(number), Some(record)) = (u32::try_from(at), records.get(at)) else { return };
+        let same = |&other: &u32| username(other) == Some(record.username);
+        match self.by_username.entry(place(record.username), same, |&other| username(other).map_or(0, place)) {
+            Entry::Occupied(mut entry) => *entry.get_mut() = number,
+            Entry::Vacant(entry) => {
+                entry.insert(number);
+            }
+        }
     }
 }
 
