@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Bounds on connections, times and sizes, for one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; more wait in the kernel's backlog until one closes.
+    /// Connections at once. More wait in the kernel's backlog; unused ones are closed to make room.
     pub connections: usize,
     /// For the TLS handshake, from the accepted connection on.
     pub handshake: Duration,

@@ -23,7 +23,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::Semaphore,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -39,6 +39,9 @@ pub struct Peer(pub Option<SocketAddr>);
 /// Requests that one HTTP/2 connection may have open.
 const STREAMS: u32 = 128;
 
+/// How long a full listener waits for a connection to end by itself, before it asks one to, and before it asks the next.
+const CROWDED: Duration = Duration::from_millis(20);
+
 /// Pause after `accept` failed for want of file descriptors or memory, lest the loop burns the CPU that would free them.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,9 +53,9 @@ pub async fn serve(listener: Listener, tls: Option<Arc<ReloadedTls>>, router: Ro
     // Dropping this future cuts its connections, too.
     let cut = CancellationToken::new();
     let _guard = cut.clone().drop_guard();
-    let server = Server { tls, router, limits, shutdown: shutdown.clone() };
+    let server = Server { tls, router, limits, shutdown: shutdown.clone(), crowded: Arc::default() };
     loop {
-        let Some(Ok(slot)) = shutdown.run_until_cancelled(slots.clone().acquire_owned()).await else { break };
+        let Some(Some(slot)) = shutdown.run_until_cancelled(server.slot(&slots)).await else { break };
         let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await else { break };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -105,9 +108,30 @@ struct Server {
     router: Router,
     limits: Limits,
     shutdown: CancellationToken,
+    /// Asks the connection that has waited longest to make room.
+    crowded: Arc<Notify>,
 }
 
 impl Server {
+    /// A place for one more connection. When there is none, connections that nobody uses are closed for it, the oldest first; a request is never cut.
+    async fn slot(&self, slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        let mut free = std::pin::pin!(slots.clone().acquire_owned());
+        loop {
+            match timeout(CROWDED, &mut free).await {
+                Ok(slot) => return slot.ok(),
+                Err(_elapsed) => self.crowded.notify_one(),
+            }
+        }
+    }
+
+    /// Returns when a connection shall take no more requests.
+    async fn closing(&self) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            () = self.crowded.notified() => {}
+        }
+    }
+
     async fn connection(self, stream: Stream, peer: Peer) {
         match stream {
             Stream::Unix(stream) => self.http1(stream, peer).await,
@@ -142,7 +166,7 @@ impl Server {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            () = self.shutdown.cancelled() => {
+            () = self.closing() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -174,7 +198,7 @@ impl Server {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            () = async { tokio::select! { () = self.shutdown.cancelled() => {}, () = activity.ceases(self.limits.header) => {} } } => {
+            () = async { tokio::select! { () = self.closing() => {}, () = activity.ceases(self.limits.header) => {} } } => {
                 connection.as_mut().graceful_shutdown();
                 // A peer that neither finishes its requests nor takes the GOAWAY is cut.
                 timeout(self.limits.request + self.limits.header, connection).await.unwrap_or(Ok(()))

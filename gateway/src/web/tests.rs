@@ -7,7 +7,7 @@ use axum::{
     extract::Request,
     http::{StatusCode, Version},
     response::IntoResponse,
-    routing::{get, post},
+    routing::get,
 };
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -48,6 +48,20 @@ fn router() -> Router {
         }
     }
     Router::new().route("/", get(who).post(length))
+}
+
+/// `GET /` says that it was entered, and answers when it is told to.
+fn gate() -> (Router, Arc<Notify>, Arc<Notify>) {
+    let (entered, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let handler = {
+        let (entered, leave) = (entered.clone(), leave.clone());
+        move || async move {
+            entered.notify_one();
+            leave.notified().await;
+            "done"
+        }
+    };
+    (Router::new().route("/", get(handler)), entered, leave)
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -129,18 +143,32 @@ async fn headers_are_bounded_in_size_and_number() {
 }
 
 #[tokio::test]
-async fn more_connections_than_allowed_wait() {
-    let site = Site::start(router(), Limits { connections: 1, ..Limits::default() }, None);
-    let mut first = site.connect().await;
+async fn one_connection_too_many_takes_the_place_of_an_unused_one() {
+    let site = Site::start(router(), Limits { connections: 2, ..Limits::default() }, None);
+    let (mut first, mut second) = (site.connect().await, site.connect().await);
     assert_eq!(first.ask(GET).await.status, "200 OK");
+    assert_eq!(second.ask(GET).await.status, "200 OK");
+    assert_eq!(site.ask(GET).await.status, "200 OK");
+    first.closed().await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_waits_for_an_open_request() {
+    let (router, entered, leave) = gate();
+    let site = Site::start(router, Limits { connections: 1, ..Limits::default() }, None);
+    let mut first = site.connect().await;
+    first.write(GET).await;
+    entered.notified().await;
     let mut second = site.connect().await;
     second.write(GET).await;
-    for _ in 0..10 {
-        assert_eq!(first.ask(GET).await.status, "200 OK");
-    }
-    assert_eq!(second.stream.try_read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    leave.notify_one();
+    let reply = first.reply().await;
+    assert_eq!(reply.body, "done");
     drop(first);
-    assert_eq!(second.reply().await.status, "200 OK");
+    // Only now is it let in.
+    entered.notified().await;
+    leave.notify_one();
+    assert_eq!(second.reply().await.body, "done");
 }
 
 #[tokio::test]
@@ -165,19 +193,11 @@ async fn a_handler_that_panics_takes_nobody_along() {
 
 #[tokio::test]
 async fn open_requests_end_before_the_stop() {
-    let (entered, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let handler = {
-        let (entered, leave) = (entered.clone(), leave.clone());
-        move || async move {
-            entered.notify_one();
-            leave.notified().await;
-            "done"
-        }
-    };
-    let site = Site::start(Router::new().route("/", post(handler)), Limits::default(), None);
+    let (router, entered, leave) = gate();
+    let site = Site::start(router, Limits::default(), None);
     let mut idle = site.connect().await;
     let mut open = site.connect().await;
-    open.write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
+    open.write(GET).await;
     entered.notified().await;
     site.stop.cancel();
     idle.closed().await;
