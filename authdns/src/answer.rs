@@ -78,16 +78,16 @@ pub(crate) fn decide<'z>(zones: &'z Zones, query: &Query<'_>) -> Result<Answer<'
     if question.class != CLASS_IN {
         return Err(Rcode::Refused);
     }
-    match question.rtype {
-        RecordType::AXFR | RecordType::IXFR => return Err(Rcode::Refused),
-        _ => {}
-    }
     let mut lower = [0; MAX_NAME];
     let name = question.name();
     let lower = lower.get_mut(..name.len()).ok_or(Rcode::FormErr)?;
     lower.copy_from_slice(name);
     // Length octets are below 64 and so are never letters.
     lower.make_ascii_lowercase();
+    if matches!(question.rtype, RecordType::AXFR | RecordType::IXFR) {
+        // No transfer for anybody; of what is no zone here, least of all (RFC 5936, 2.2.1).
+        return Err(if zones.has_apex(lower) { Rcode::Refused } else { Rcode::NotAuth });
+    }
     let answer = zones.lookup_wire(lower, question.rtype);
     if answer.rcode == Rcode::Refused { Err(Rcode::Refused) } else { Ok(answer) }
 }

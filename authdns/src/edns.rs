@@ -20,13 +20,14 @@ pub(crate) struct Edns {
 }
 
 impl Edns {
-    /// Reads the fixed fields and the options of an OPT record. `None`: the options do not add up.
+    /// Reads the fixed fields and the options of an OPT record. `None`: the options do not add up. (Those of another version may look
+    /// otherwise, and BADVERS is the answer to it, whatever they hold: RFC 6891, 6.1.3.)
     pub(crate) fn parse(class: u16, ttl: u32, mut options: &[u8]) -> Option<Self> {
-        while !options.is_empty() {
+        let [_extended_rcode, version, flags, _] = ttl.to_be_bytes();
+        while version == 0 && !options.is_empty() {
             let (head, rest) = options.split_first_chunk::<4>()?;
             options = rest.get(usize::from(u16::from_be_bytes([head[2], head[3]]))..)?;
         }
-        let [_extended_rcode, version, flags, _] = ttl.to_be_bytes();
         Some(Self { version, dnssec_ok: flags & 0x80 != 0, payload: class })
     }
 
@@ -54,6 +55,7 @@ mod tests {
         assert_eq!(Edns::parse(4096, 0, &[0, 3, 0, 0, 255, 255, 0, 1, 9]), Some(plain));
         assert_eq!(Edns::parse(4096, 0, &[0, 3, 0]), None);
         assert_eq!(Edns::parse(4096, 0, &[0, 3, 0, 2, 1]), None);
+        assert!(Edns::parse(4096, 0x0001_0000, &[0, 3, 0]).is_some());
         assert_eq!(Edns::parse(1, 0x0001_8000, &[]), Some(Edns { version: 1, dnssec_ok: true, payload: 1 }));
     }
 

@@ -241,6 +241,11 @@ impl Zones {
         self.0.zones.get(usize::from(number))
     }
 
+    /// Whether a name in lower case is the apex of a zone.
+    pub(crate) fn has_apex(&self, name: &[u8]) -> bool {
+        self.0.numbers.contains_key(name)
+    }
+
     /// The zone with the longest apex that encloses a name in lower case.
     fn enclosing(&self, name: &[u8]) -> Option<&Zone> {
         let depth = suffixes(name).count() - 1;
