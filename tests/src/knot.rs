@@ -22,6 +22,9 @@ impl Knot {
         let mut config = format!(
             "server:
     rundir: \"{path}\"
+    identity: \"\"
+    version: \"\"
+    nsid: \"\"
     listen: {ip}@53
     udp-workers: 1
     tcp-workers: 1

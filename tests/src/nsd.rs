@@ -34,7 +34,11 @@ impl Nsd {
     xfrdir: \"{path}\"
     zonelistfile: \"{path}/zone.list\"
     cookie-secret-file: \"{path}/cookies\"
-    minimal-responses: no
+    rrl-ratelimit: 0
+    rrl-whitelist-ratelimit: 0
+    minimal-responses: yes
+    hide-version: yes
+    hide-identity: yes
     verbosity: 1
 remote-control:
     control-enable: no
