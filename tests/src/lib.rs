@@ -29,6 +29,7 @@ pub mod addresses;
 pub mod bind;
 pub mod certificates;
 pub mod dns;
+pub mod http;
 pub mod knot;
 pub mod lego;
 pub mod nsd;
