@@ -1,6 +1,6 @@
 //! What every HTTP door stands on: listeners, TLS that follows its files, and limits on all that a client can make us hold.
 //!
-//! A door is an [`axum::Router`]; [`serve`] runs it on a listener. No client can hold a connection, a request or memory for longer, or more of it,
+//! A door is an [`axum::Router`]; [`serve()`] runs it on a listener. No client can hold a connection, a request or memory for longer, or more of it,
 //! than [`Limits`] allows: the number of connections is bounded, and so are the TLS handshake, the time between two requests, the header's time and
 //! size, the body's time and size, and the handler's time.
 
