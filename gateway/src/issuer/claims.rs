@@ -71,3 +71,56 @@ impl Drop for Claims {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use prometheus_client::registry::Registry;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{config::Config, engine::Engine};
+
+    fn engine(folder: &Path) -> Engine {
+        let yaml = format!(
+            "version: v1\ndata: {}\ndns:\n  listen: [\"127.0.0.1:0\"]\n  zones: [{{name: auth.test, nameservers: [ns.example.test], contact: h.example.test}}]\n",
+            folder.display()
+        );
+        let config = Config::from_yaml(&yaml, Path::new("test.yaml")).unwrap();
+        Engine::open(Arc::new(config), &mut Registry::default()).unwrap()
+    }
+
+    async fn claimed(engine: &Engine) -> Claims {
+        let claims = Claims::new(engine.ledger.clone(), Holder::issue(Uuid::new_v4()));
+        let owner = "example.com.auth.test".parse().unwrap();
+        claims.set(vec![(owner, "v".repeat(43))]).await.unwrap();
+        claims
+    }
+
+    #[tokio::test]
+    async fn released_once_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = engine(folder.path());
+        let claims = claimed(&engine).await;
+        let (sender, mut events) = tokio::sync::mpsc::channel(4);
+        let reporter = Reporter::new(sender);
+        claims.release(&reporter).await;
+        claims.release(&reporter).await;
+        assert_eq!(events.try_recv(), Ok(Event::Released));
+        assert!(events.try_recv().is_err());
+        assert_eq!(engine.ledger.release_all(&claims.holder).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_dropped_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = engine(folder.path());
+        let claims = claimed(&engine).await;
+        let holder = claims.holder.clone();
+        drop(claims);
+        // One thread: the release is handed to the store before this goes on, and the store works in order.
+        tokio::task::yield_now().await;
+        assert_eq!(engine.ledger.release_all(&holder).await.unwrap(), 0);
+    }
+}

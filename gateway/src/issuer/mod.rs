@@ -75,6 +75,7 @@ impl Issuer {
         reporter: Reporter,
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<Outcome, IssueError>> + Send {
+        // Said here, so that what is not `Send` is an error of this file and not of its callers.
         self.run(request, reporter, cancel)
     }
 

@@ -88,10 +88,10 @@ impl Run<'_> {
         let kind = self.request.key_type;
         let key = tokio::task::spawn_blocking(move || certificate::new_key(kind));
         let (ordered, delegations) = self.order_and_walk(&clock, &session, &checker).await?;
-        let order = match delegations {
-            Some(delegations) if !ordered.pending.is_empty() => self.prove(&clock, &session, &checker, ordered, delegations).await?,
-            _ => ordered.order,
-        };
+        if let Some(delegations) = delegations {
+            self.prove(&clock, &session, &checker, &ordered.pending, delegations).await?;
+        }
+        let order = self.validated(&clock, &session, ordered.order).await?;
         self.obtain(&clock, &session, order, key).await.map(|issued| Outcome::Issued(Box::new(issued)))
     }
 
@@ -189,18 +189,18 @@ impl Run<'_> {
         Delegations { plan: checker.plan(&zones).await, found }
     }
 
-    /// Puts the values up, sees them at every server, lets the CA look, and waits for its word.
+    /// Puts the values up, sees them at every server, and lets the CA look.
     async fn prove(
         &self,
         clock: &Clock,
         session: &Session,
         checker: &Checker,
-        ordered: Ordered,
+        pending: &[Pending],
         delegations: Delegations,
-    ) -> Result<Order, IssueError> {
-        let mut values = Vec::with_capacity(ordered.pending.len());
+    ) -> Result<(), IssueError> {
+        let mut values = Vec::with_capacity(pending.len());
         let mut problems = BTreeSet::new();
-        for pending in &ordered.pending {
+        for pending in pending {
             match delegations.found.get(&pending.domain) {
                 Some(Ok(found)) => values.push((found.owner.clone(), pending.value.clone())),
                 Some(Err(problem)) => drop(problems.insert(problem.clone())),
@@ -214,8 +214,16 @@ impl Run<'_> {
             return Err(IssueError::Delegation { texts: problems.into_iter().collect() });
         }
         self.show(clock, checker, values, &delegations.plan?).await?;
-        clock.time("submission", self.submit(session, &ordered.pending)).await?;
-        let waited = clock.time("validation", session.wait(&ordered.order.url, |status| status == Status::Pending, VALIDATION)).await;
+        clock.time("submission", self.submit(session, pending)).await
+    }
+
+    /// Waits for the CA's word on an order whose challenges are submitted. One that another run's authorizations have made ready meanwhile is
+    /// looked at all the same: what we hold is older than they are.
+    async fn validated(&self, clock: &Clock, session: &Session, order: Order) -> Result<Order, IssueError> {
+        if order.status != Status::Pending {
+            return Ok(order);
+        }
+        let waited = clock.time("validation", session.wait(&order.url, |status| status == Status::Pending, VALIDATION)).await;
         let order = match waited.map_err(|error| IssueError::from_acme("the order", error))? {
             Polled::Done(order) => order,
             Polled::TooSlow => return Err(IssueError::TooSlow { action: "validation".into(), seconds: VALIDATION.as_secs() }),

@@ -56,21 +56,24 @@ fn judge(
         }
         Some(Ok(wanted)) => format!("create the record\n  {challenge} CNAME {wanted}"),
     };
+    let name = challenge.to_relative_string();
     let chain = match chain {
         Ok(chain) => chain,
-        Err(error) => return Err(format!("{challenge} could not be followed: {error}")),
+        Err(error) => return Err(format!("{name} could not be followed: {error}")),
     };
     let Some(end) = chain.links.last() else {
-        return Err(format!("{challenge} has no CNAME: {advice}"));
+        return Err(format!("{name} has no CNAME: {advice}"));
     };
     if let Some(zone) = zone_of(end) {
         if domain.under(&zone).is_ok_and(|wanted| wanted == *end) {
             return Ok(Destination { challenge, owner: end.clone(), zone });
         }
-        return Err(format!("{challenge} leads to {end}, and the issuer may not write that name for {domain}: {advice}"));
+        let (end, domain) = (end.to_relative_string(), domain.to_relative_string());
+        return Err(format!("{name} leads to {end}, and the issuer may not write that name for {domain}: {advice}"));
     }
     let through = if chain.links.len() > 1 { " at the end of a chain of CNAMEs" } else { "" };
-    Err(format!("{challenge} leads to {end}{through}, which lies in no zone that acmegate serves: {advice}"))
+    let end = end.to_relative_string();
+    Err(format!("{name} leads to {end}{through}, which lies in no zone that acmegate serves: {advice}"))
 }
 
 #[cfg(test)]
@@ -103,8 +106,8 @@ mod tests {
         let record = "_acme-challenge.example.com. CNAME example.com.auth.test.";
         for (links, found) in [
             (&[][..], "has no CNAME"),
-            (&["victim.test.auth.test"][..], "leads to victim.test.auth.test."),
-            (&["8e5700ea-a4bf-41c7-8a77-e990661dcc6a.auth.test"][..], "leads to 8e5700ea-a4bf-41c7-8a77-e990661dcc6a.auth.test."),
+            (&["victim.test.auth.test"][..], "leads to victim.test.auth.test,"),
+            (&["8e5700ea-a4bf-41c7-8a77-e990661dcc6a.auth.test"][..], "leads to 8e5700ea-a4bf-41c7-8a77-e990661dcc6a.auth.test,"),
             (&["deep.example.com.auth.test"][..], "may not write"),
             (&["auth.test"][..], "may not write"),
             (&["example.com.elsewhere.test"][..], "lies in no zone"),

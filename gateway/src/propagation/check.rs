@@ -171,8 +171,8 @@ fn judge(answer: Result<Message, ExchangeError>, wanted: &BTreeSet<String>, owne
     let lacking = wanted.iter().filter(|value| !texts.iter().any(|text| text == value.as_bytes())).count();
     match (lacking, wanted.len()) {
         (0, _) => Seen::All,
-        (1, 1) => Seen::Lacks(format!("does not answer the value at {owner}")),
-        (lacking, wanted) => Seen::Lacks(format!("does not answer {lacking} of {wanted} values at {owner}")),
+        (1, 1) => Seen::Lacks(format!("does not answer the value at {}", owner.to_relative_string())),
+        (lacking, wanted) => Seen::Lacks(format!("does not answer {lacking} of {wanted} values at {}", owner.to_relative_string())),
     }
 }
 
@@ -210,7 +210,7 @@ mod tests {
 
     fn group(servers: &[&Fake], values: Values) -> Group {
         let server = |(at, fake): (usize, &&Fake)| Server { name: Some(format!("ns{at}.test").parse().unwrap()), address: fake.address };
-        Group { label: "zone.test.".into(), servers: servers.iter().enumerate().map(server).collect(), values, authority: true }
+        Group { label: "zone.test".into(), servers: servers.iter().enumerate().map(server).collect(), values, authority: true }
     }
 
     async fn run(group: &Group, longest: Duration) -> (Result<(), Failure>, Vec<Progress>) {
@@ -235,7 +235,7 @@ mod tests {
         let (outcome, seen) = run(&group(&[&slow, &quick], values(&[("a.zone.test", &["v"])])), LONG).await;
         assert!(outcome.is_ok());
         let ready: Vec<_> = seen.iter().map(ToString::to_string).collect();
-        assert_eq!(ready, [0, 1, 2].map(|ready| format!("zone.test.: {ready} of 2 servers answer every value")));
+        assert_eq!(ready, [0, 1, 2].map(|ready| format!("zone.test: {ready} of 2 servers answer every value")));
     }
 
     #[tokio::test]
@@ -279,7 +279,7 @@ mod tests {
         let half = answering(&["v"]).await;
         let (outcome, _) = run(&group(&[&quick, &empty], values(&[("a.zone.test", &["v"])])), Duration::from_millis(300)).await;
         let Err(Failure::Late(servers)) = outcome else { panic!("{outcome:?}") };
-        assert_eq!(servers, [format!("ns1.test ({}) does not answer the value at a.zone.test.", empty.address)]);
+        assert_eq!(servers, [format!("ns1.test ({}) does not answer the value at a.zone.test", empty.address)]);
         let (outcome, _) = run(&group(&[&half], values(&[("a.zone.test", &["v", "w"])])), Duration::from_millis(300)).await;
         let Err(Failure::Late(servers)) = outcome else { panic!("{outcome:?}") };
         assert!(servers[0].contains("1 of 2 values"), "{servers:?}");

@@ -75,7 +75,8 @@ pub type Watcher<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 pub enum PropagationError {
     /// The world does not know the zone.
     #[error(
-        "{zone} is not delegated: {found}. Create NS records for {zone} in the zone above it that name the servers of acmegate, with their addresses"
+        "{zone} is not delegated: {found}. Create NS records for {zone} in the zone above it that name the servers of acmegate, with their addresses",
+        zone = .zone.to_relative_string()
     )]
     NotDelegated {
         /// The zone.
@@ -85,7 +86,8 @@ pub enum PropagationError {
     },
     /// The delegation could not be looked up.
     #[error(
-        "the servers of {zone} could not be found: {source}. Check that every server in its NS records answers, and the resolvers under propagation.resolvers"
+        "the servers of {zone} could not be found: {source}. Check that every server in its NS records answers, and the resolvers under propagation.resolvers",
+        zone = .zone.to_relative_string()
     )]
     Lookup {
         /// The zone.
@@ -94,7 +96,7 @@ pub enum PropagationError {
         source: ResolveError,
     },
     /// The names in the NS records have no addresses.
-    #[error("the servers of {zone} have no addresses: {}. Create A or AAAA records for them", servers.join(", "))]
+    #[error("the servers of {} have no addresses: {}. Create A or AAAA records for them", zone.to_relative_string(), servers.join(", "))]
     NoAddresses {
         /// The zone.
         zone: Name,
@@ -113,7 +115,7 @@ pub enum PropagationError {
         servers: Vec<String>,
     },
     /// Some server answered, but not with every value, until the time was up.
-    #[error("the values were not visible within {} s:{}\nNothing was submitted to the CA. If these servers are slow to take up changes, set a longer propagation.timeout", timeout.as_secs(), lines(servers))]
+    #[error("the values were not visible within {} s:{}\nNothing was submitted to the CA. If these servers are slow to take up changes, set a longer propagation.timeout", timeout.as_secs_f64(), lines(servers))]
     Timeout {
         /// How long was waited.
         timeout: Duration,
@@ -202,7 +204,7 @@ impl Plan {
                 .filter(|(owner, _)| innermost(owner) == Some(zone))
                 .map(|(owner, set)| (owner.clone(), set.clone()))
                 .collect();
-            check::Group { label: zone.to_string(), servers: servers.clone(), values, authority: true }
+            check::Group { label: zone.to_relative_string(), servers: servers.clone(), values, authority: true }
         };
         self.0.iter().map(group).filter(|group| !group.values.is_empty()).collect()
     }

@@ -25,7 +25,7 @@ pub enum ResolveError {
     #[error("there are no resolvers: set propagation.resolvers, or nameservers in /etc/resolv.conf")]
     NoResolvers,
     /// No resolver gave a usable answer.
-    #[error("no answer to {name} {kind}: {what}")]
+    #[error("no answer to {} {kind}: {what}", name.to_relative_string())]
     NoAnswer {
         /// The name asked for.
         name: Name,
@@ -35,7 +35,7 @@ pub enum ResolveError {
         what: String,
     },
     /// CNAMEs that lead back to themselves.
-    #[error("its CNAMEs lead in a circle, back to {0}")]
+    #[error("its CNAMEs lead in a circle, back to {}", .0.to_relative_string())]
     Circle(Name),
     /// More CNAMEs than anybody follows.
     #[error("it leads through more than {0} CNAMEs")]

@@ -151,7 +151,12 @@ impl Session {
     /// [`AcmeError`].
     pub(super) async fn get(&self, url: &str, accept: &'static str) -> Result<Reply, AcmeError> {
         let account = self.account.lock().clone().ok_or_else(|| AcmeError::Crypto("no account is signed in".into()))?;
-        self.signed::<()>(Signer::Account(&account.key, &account.url), url, accept, None).await
+        let signer = Signer::Account(&account.key, &account.url);
+        match self.signed::<()>(signer, url, accept, None).await {
+            // A kept connection that the CA closed just now. Asking again changes nothing at the CA.
+            Err(AcmeError::Transport(_)) => self.signed::<()>(signer, url, accept, None).await,
+            answered => answered,
+        }
     }
 
     /// A signed request. A refused nonce is replaced by the one that came with the refusal, at once: it is not the CA being busy.

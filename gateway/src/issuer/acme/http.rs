@@ -15,6 +15,8 @@ const MAX_BODY: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For one request from first to last byte. CAs that issue while a request waits take some seconds.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an unused connection is kept: less than CAs do, so that they do not close it under a request.
+const IDLE: Duration = Duration::from_secs(30);
 const USER_AGENT: &str = concat!("acmegate/", env!("CARGO_PKG_VERSION"));
 const REPLAY_NONCE: &str = "replay-nonce";
 
@@ -43,6 +45,7 @@ impl Http {
             .redirect(redirect::Policy::none())
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE)
             .timeout(TIMEOUT);
         if let Some(pem) = roots {
             let roots = Certificate::from_pem_bundle(pem).map_err(|error| format!("ca_file is not PEM: {}", innermost(&error)))?;
@@ -75,7 +78,7 @@ impl Http {
     }
 
     async fn send(&self, request: Request) -> Result<Reply, AcmeError> {
-        let host = request.url().authority().to_owned();
+        let host = host_and_port(request.url());
         let response = self.0.execute(request).await.map_err(|error| transport(&host, &error))?;
         let header = |name: &str| text(response.headers(), name);
         let (status, nonce, location) = (response.status().as_u16(), header(REPLAY_NONCE), header(LOCATION.as_str()));
@@ -104,6 +107,12 @@ fn parse(url: &str) -> Result<Url, AcmeError> {
         Ok(parsed) if parsed.scheme() == "https" && parsed.host_str().is_some() => Ok(parsed),
         _ => Err(AcmeError::Malformed(format!("{url:?} is no https:// URL"))),
     }
+}
+
+/// Whom a request went to. Not the URL's authority: that may hold a password.
+fn host_and_port(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 async fn read(mut response: Response, host: &str) -> Result<Vec<u8>, AcmeError> {
@@ -145,6 +154,13 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(parse("https://127.0.0.1:14000/dir").is_ok());
+    }
+
+    #[test]
+    fn errors_name_host_and_port_and_no_password() {
+        let named = |url| host_and_port(&parse(url).unwrap());
+        assert_eq!(named("https://user:secret@ca.test:14000/dir"), "ca.test:14000");
+        assert_eq!(named("https://ca.test/dir"), "ca.test");
     }
 
     #[test]

@@ -225,12 +225,6 @@ fn read(reply: &Reply, url: String) -> Result<Order, AcmeError> {
     Ok(Order { url, ..reply.json()? })
 }
 
-impl Default for Status {
-    fn default() -> Self {
-        Self::Unknown
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
