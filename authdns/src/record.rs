@@ -148,7 +148,7 @@ fn split(text: &str) -> Result<Vec<Word<'_>>, RecordError> {
         }
         let mut escaped = false;
         let end = body.find(|c: char| {
-            let ends = !escaped && if quoted { c == '"' } else { c.is_whitespace() || "();\"".contains(c) };
+            let ends = !escaped && if quoted { c == '"' } else { c.is_whitespace() || "();".contains(c) };
             escaped = !escaped && c == '\\';
             ends
         });
@@ -408,6 +408,7 @@ mod tests {
         assert_eq!(rdata(r"a.x TYPE65280 \# 3 0a0b0c"), [10, 11, 12]);
         assert_eq!(rdata(r"a.x TYPE65280 \# 0"), []);
         assert_eq!(rdata("a.x HTTPS 1 . alpn=h2"), [0, 1, 0, 0, 1, 0, 3, 2, b'h', b'2']);
+        assert_eq!(rdata("a.x HTTPS 1 . alpn=\"h2,h3\" port=8443"), b"\0\x01\0\0\x01\0\x06\x02h2\x02h3\0\x03\0\x02\x20\xfb");
     }
 
     #[test]
@@ -433,6 +434,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_wire_bytes_panic(rtype in "A|AAAA|NS|MX|TXT|SRV|CAA|DS|TLSA|NAPTR|RP|URI|TYPE300", bytes in prop::collection::vec(0..70u8, 0..40)) {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            if let Ok(record) = format!(r"a.x {rtype} \# {} {hex}", bytes.len()).parse::<StaticRecord>() {
+                prop_assert_eq!(&*record.rdata, &bytes);
+                prop_assert!(crate::rrset::Rrset::new(record.rtype).push(record.ttl, &record.rdata));
+            }
+        }
+
         #[test]
         fn no_text_panics_and_display_reads_back(head in "[a-c]\\.x (60 )?(IN )?(A|TXT|MX|CAA|NS|DS|HTTPS|TYPE300)", tail in r#"[ -~ä]{0,40}"#) {
             if let Ok(record) = format!("{head} {tail}").parse::<StaticRecord>() {

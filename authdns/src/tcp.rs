@@ -81,6 +81,8 @@ pub(crate) async fn serve(listener: TcpListener, service: Arc<Service>) {
                     service.connections.spawn(connection(stream, place));
                 }
             }
+            // The client changed its mind.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::warn!(%error, "accepting a TCP connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -7,7 +7,7 @@ use std::{
 
 use super::{ZoneConfig, ZoneError};
 use crate::{
-    name::{Name, parent_of, suffixes},
+    name::{Name, suffixes},
     rrset::Rrset,
     types::RecordType,
 };
@@ -25,7 +25,7 @@ pub(crate) struct Zone {
     nodes: HashMap<Name, Node>,
     /// Whether any name below the apex is delegated.
     has_cuts: bool,
-    /// How many owners begin with the label `*`, static and dynamic ones together.
+    /// How many owners have a label `*`, static and dynamic ones together: with none, no wildcard needs to be sought.
     pub(crate) wildcards: AtomicU32,
 }
 
@@ -124,12 +124,11 @@ impl Zone {
             if !record.owner.is_within(&zone.apex) {
                 return Err(ZoneError::OutsideZone { record: record.to_string(), zone: zone.apex });
             }
-            let is_wildcard = is_wildcard(record.owner.as_wire());
-            if is_wildcard && record.rtype == RecordType::NS {
+            if record.rtype == RecordType::NS && is_wildcard(record.owner.as_wire()) {
                 return Err(ZoneError::DelegatedWildcard(record.owner.clone()));
             }
             let is_new = zone.nodes.get(&record.owner).is_none_or(|node| node.first().is_none());
-            if is_wildcard && is_new {
+            if is_new && holds_wildcard(record.owner.as_wire()) {
                 zone.wildcards.fetch_add(1, Ordering::Relaxed);
             }
             zone.node_mut(&record.owner).add(record.rtype, record.ttl, &record.rdata);
@@ -210,7 +209,12 @@ impl Zone {
     }
 }
 
-/// True if the first label is `*` (RFC 4592, 2.1.1).
-pub(crate) fn is_wildcard(name: &[u8]) -> bool {
-    name.starts_with(b"\x01*") && parent_of(name).is_some()
+/// True if any label is `*`: the name is a wildcard, or makes one exist above it (RFC 4592, 2.1.1 and 2.2.2).
+pub(crate) fn holds_wildcard(name: &[u8]) -> bool {
+    suffixes(name).any(is_wildcard)
+}
+
+/// True if the first label is `*`.
+fn is_wildcard(name: &[u8]) -> bool {
+    name.starts_with(b"\x01*")
 }

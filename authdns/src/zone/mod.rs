@@ -224,7 +224,7 @@ impl Zones {
             tracing::warn!(%owner, "TXT values are hidden by a delegation above their owner or a CNAME beside it");
         }
         let change = self.0.txt.set(zone.number, owner, &Values { rdata, own, hidden });
-        if data::is_wildcard(wire) {
+        if data::holds_wildcard(wire) {
             match change {
                 Change::Added => _ = zone.wildcards.fetch_add(1, Ordering::Relaxed),
                 Change::Removed => _ = zone.wildcards.fetch_sub(1, Ordering::Relaxed),

@@ -175,6 +175,9 @@ fn wildcards_stand_for_names_that_do_not_exist() {
     set(&zones, 1, "x.y.wild.auth.example.org", &["v"]);
     assert!(nodata(&ask(&zones, "y.wild.auth.example.org", RecordType::TXT)));
     assert!(nxdomain(&ask(&zones, "z.y.wild.auth.example.org", RecordType::TXT)));
+    // A wildcard that exists only because of a name below it has no data to give (RFC 4592, 2.2.2).
+    set(&zones, 1, "x.*.e.auth.example.org", &["v"]);
+    assert!(nodata(&ask(&zones, "q.e.auth.example.org", RecordType::TXT)));
     // Dynamic owners can be wildcards too.
     set(&zones, 1, "*.dyn.auth.example.org", &["v"]);
     assert_eq!(ask(&zones, "q.dyn.auth.example.org", RecordType::TXT).answers(), ["q.dyn.auth.example.org. 1 TXT v"]);

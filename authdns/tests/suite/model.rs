@@ -33,11 +33,22 @@ impl Model {
     }
 
     fn ask(&self, asked: &Name, fixed: &[Name]) -> Expected {
-        match self.0.get(asked) {
-            Some(values) => Expected::Values(values.clone()),
-            None if self.0.keys().chain(fixed).any(|owner| owner.is_within(asked)) => Expected::NoData,
-            None => Expected::NoName,
+        if self.exists(asked, fixed) {
+            return self.at(asked);
         }
+        // The wildcard below the closest name that exists, if there is one (RFC 4592, 3.3.1).
+        let ancestors = std::iter::successors(asked.parent(), Name::parent);
+        let encloser = ancestors.into_iter().find(|ancestor| self.exists(ancestor, fixed)).expect("the apex exists");
+        let wildcard = encloser.prepend(b"*").expect("short");
+        if self.exists(&wildcard, fixed) { self.at(&wildcard) } else { Expected::NoName }
+    }
+
+    fn exists(&self, asked: &Name, fixed: &[Name]) -> bool {
+        self.0.keys().chain(fixed).any(|owner| owner.is_within(asked))
+    }
+
+    fn at(&self, owner: &Name) -> Expected {
+        self.0.get(owner).map_or(Expected::NoData, |values| Expected::Values(values.clone()))
     }
 }
 
@@ -52,7 +63,7 @@ fn seen(zones: &Zones, asked: &Name) -> Expected {
 
 /// Few labels, so that names meet each other often.
 fn owner() -> impl Strategy<Value = Name> {
-    prop::collection::vec("[abc]", 0..5).prop_map(|labels| {
+    prop::collection::vec("[abc*]", 0..5).prop_map(|labels| {
         let mut owner = name(APEX);
         for label in labels {
             owner = owner.prepend(label.as_bytes()).expect("short");
