@@ -148,7 +148,9 @@ impl Connection {
         let status = head.strip_prefix("HTTP/1.1 ").or(head.strip_prefix("HTTP/1.0 ")).and_then(|rest| rest.get(..3));
         let status = status.and_then(|code| code.parse().ok()).ok_or_else(|| io::Error::other(format!("no status line: {head:?}")))?;
         let mut response = Response { status, head, body: Vec::new() };
-        response.body = if response.header("transfer-encoding").eq_ignore_ascii_case("chunked") {
+        response.body = if matches!(status, 100..200 | 204 | 304) {
+            Vec::new()
+        } else if response.header("transfer-encoding").eq_ignore_ascii_case("chunked") {
             self.chunks().await?
         } else if let Ok(length) = response.header("content-length").parse() {
             self.take(length).await?
