@@ -38,15 +38,25 @@ pub struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Options {
     /// Configuration file; without one, embedded defaults open every door on loopback
-    #[arg(long, global = true, value_name = "FILE", env = "ACMEGATE_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "ACMEGATE_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
-    /// What is logged to standard error: error, warn, info, debug, trace, off, or a filter such as info,authdns=debug [default: info for serve, else error]
-    #[arg(long, global = true, value_name = "LEVEL", env = "ACMEGATE_LOG")]
+    /// What is logged to standard error: error, warn, info, debug, trace, off, or a filter such as info,authdns=debug; by default info for serve, error
+    /// for the others
+    #[arg(long, global = true, value_name = "LEVEL", env = "ACMEGATE_LOG", hide_env_values = true)]
     log_level: Option<Level>,
     /// How log lines look; auto is text on a terminal and JSON elsewhere
-    #[arg(long, global = true, value_name = "FORMAT", env = "ACMEGATE_LOG_FORMAT", default_value = "auto", value_enum)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "ACMEGATE_LOG_FORMAT",
+        hide_env_values = true,
+        default_value = "auto",
+        value_enum
+    )]
     log_format: LogFormat,
 }
 

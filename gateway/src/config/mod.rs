@@ -237,7 +237,14 @@ pub fn example() -> String {
 
 /// The JSON Schema (draft 2020-12) of the configuration file.
 pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(Spec).to_value()
+    let mut derived = schemars::schema_for!(Spec).to_value();
+    // What a reader and an editor look for first.
+    let mut schema = serde_json::Map::new();
+    for key in ["$schema", "title", "description"] {
+        schema.extend(derived.as_object_mut().and_then(|derived| derived.remove(key)).map(|value| (key.to_owned(), value)));
+    }
+    schema.extend(derived.as_object().cloned().unwrap_or_default());
+    schema.into()
 }
 
 fn parse_yaml(text: &str, problems: &mut Problems) -> Option<Config> {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 /// system then picks one, and `serve` prints it. An address is written `127.0.0.1:53` or `[::1]:53`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "Configuration of acmegate")]
 pub(super) struct Spec {
     /// The version of this format.
     pub version: Version,
