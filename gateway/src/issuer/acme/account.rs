@@ -122,3 +122,111 @@ impl Session {
         Ok(account.key.dns01_value(token))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::future::join_all;
+    use prometheus_client::registry::Registry;
+    use secrecy::SecretString;
+
+    use super::{
+        super::{client::Clients, fake::FakeCa},
+        *,
+    };
+    use crate::{
+        config::{Config, Eab},
+        engine::Engine,
+    };
+
+    fn store(folder: &std::path::Path) -> Arc<dyn Store> {
+        let config = Config { data: folder.to_owned(), ..Config::embedded().unwrap() };
+        Engine::open(Arc::new(config), &mut Registry::default()).unwrap().store
+    }
+
+    fn registered() -> (u16, Vec<String>, Vec<u8>) {
+        (201, vec!["Location: https://ca.test/account/1".into(), "Replay-Nonce: n".into()], b"{}".to_vec())
+    }
+
+    #[tokio::test]
+    async fn the_key_is_on_disk_before_the_ca_sees_it_and_stays_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let up = Arc::new(AtomicBool::new(false));
+        let ca = FakeCa::start({
+            let up = up.clone();
+            move |_| if up.load(Ordering::Relaxed) { registered() } else { (500, Vec::new(), Vec::new()) }
+        })
+        .await;
+        let session = Clients::default().session(&ca.directory).await.unwrap();
+        session.sign_in(&*store, &ca.directory).await.unwrap_err();
+        let kept = store.directory_account(&ca.directory.url).await.unwrap().unwrap();
+        assert_eq!(kept.url, None);
+        up.store(true, Ordering::Relaxed);
+        // As after a crash: a process that knows nothing but the store.
+        let session = Clients::default().session(&ca.directory).await.unwrap();
+        let url = session.sign_in(&*store, &ca.directory).await.unwrap();
+        assert_eq!(url.as_deref(), Some("https://ca.test/account/1"));
+        let shown: Vec<_> =
+            ca.asked().iter().filter(|asked| asked.line.starts_with("POST")).map(|asked| asked.protected()["jwk"].clone()).collect();
+        assert_eq!(shown.len(), 2);
+        assert_eq!(shown[0], shown[1]);
+        let saved = store.directory_account(&ca.directory.url).await.unwrap().unwrap();
+        assert_eq!((saved.url, saved.key), (url, kept.key));
+        // A third process asks nobody.
+        let before = ca.lines().len();
+        let session = Clients::default().session(&ca.directory).await.unwrap();
+        assert_eq!(session.sign_in(&*store, &ca.directory).await.unwrap(), None);
+        assert_eq!(ca.lines().len(), before);
+    }
+
+    #[tokio::test]
+    async fn many_first_runs_make_one_account() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let ca = FakeCa::start(|_| registered()).await;
+        let clients = Clients::default();
+        let sign_in = || async { clients.session(&ca.directory).await.unwrap().sign_in(&*store, &ca.directory).await.unwrap() };
+        let asked = join_all((0..20).map(|_| sign_in())).await;
+        assert_eq!(asked.iter().flatten().count(), 1);
+        assert_eq!(ca.lines().iter().filter(|line| *line == "POST /account").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_account_that_the_ca_forgot_is_registered_again_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let ca = FakeCa::start(|_| registered()).await;
+        let session = Clients::default().session(&ca.directory).await.unwrap();
+        session.sign_in(&*store, &ca.directory).await.unwrap();
+        session.sign_in_again(&*store, &ca.directory).await.unwrap();
+        let shown: Vec<_> =
+            ca.asked().iter().filter(|asked| asked.line.starts_with("POST")).map(|asked| asked.protected()["jwk"].clone()).collect();
+        assert_eq!(shown.len(), 2);
+        assert_eq!(shown[0], shown[1]);
+    }
+
+    #[tokio::test]
+    async fn contact_and_external_account_binding_are_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let ca = FakeCa::start(|_| registered()).await;
+        let eab = Eab { kid: "kid-1".into(), hmac: SecretString::from("c2VjcmV0".to_owned()) };
+        let directory = Directory { contact: Some("ops@example.org".into()), eab: Some(eab), ..ca.directory.clone() };
+        let session = Clients::default().session(&directory).await.unwrap();
+        session.sign_in(&*store, &directory).await.unwrap();
+        let asked = ca.asked();
+        let jws: Value = serde_json::from_slice(&asked.last().unwrap().body).unwrap();
+        let payload = data_encoding::BASE64URL_NOPAD.decode(jws["payload"].as_str().unwrap().as_bytes()).unwrap();
+        let payload: Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(payload["contact"], json!(["mailto:ops@example.org"]));
+        assert!(payload["externalAccountBinding"]["signature"].is_string());
+        // A key that is no key is the configuration's fault.
+        let other = tempfile::tempdir().unwrap();
+        let bad = Eab { kid: "kid-2".into(), hmac: SecretString::from("no base64!".to_owned()) };
+        let directory = Directory { eab: Some(bad), ..directory };
+        let session = Clients::default().session(&directory).await.unwrap();
+        assert!(matches!(session.sign_in(&*self::store(other.path()), &directory).await, Err(AcmeError::Unusable { .. })));
+    }
+}

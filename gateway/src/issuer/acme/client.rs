@@ -239,7 +239,10 @@ async fn read_roots(path: &Path) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{fake::FakeCa, jws::AccountKey},
+        *,
+    };
 
     fn directory(url: &str, ca_file: Option<&Path>) -> Directory {
         Directory { name: "ca".into(), url: url.into(), contact: None, ca_file: ca_file.map(Path::to_owned), eab: None }
@@ -266,5 +269,86 @@ mod tests {
         assert!(text(clients.session(&directory("http://127.0.0.1/dir", None)).await).contains("https://"));
         let missing = directory("https://ca.test/dir", Some(Path::new("/nonexistent/ca.pem")));
         assert!(text(clients.session(&missing).await).contains("/nonexistent/ca.pem cannot be read"));
+    }
+
+    const BAD_NONCE: &[u8] = br#"{"type":"urn:ietf:params:acme:error:badNonce","detail":"no"}"#;
+
+    /// A session that is signed in without having asked the CA.
+    async fn signed_in(ca: &FakeCa) -> Session {
+        let session = Clients::default().session(&ca.directory).await.unwrap();
+        let key = AccountKey::from_pkcs8(&AccountKey::generate().unwrap()).unwrap();
+        *session.account.lock() = Some(Arc::new(Account { key, url: ca.url("/me") }));
+        session
+    }
+
+    fn nonce(text: impl std::fmt::Display) -> Vec<String> {
+        vec![format!("Replay-Nonce: {text}")]
+    }
+
+    #[tokio::test]
+    async fn every_answer_brings_the_nonce_of_the_next_request() {
+        let ca = FakeCa::start(|_| (200, nonce("next"), b"{}".to_vec())).await;
+        let session = signed_in(&ca).await;
+        for _ in 0..3 {
+            session.get(&ca.url("/a"), JSON).await.unwrap();
+        }
+        assert_eq!(ca.lines(), ["GET /dir", "HEAD /nonce", "POST /a", "POST /a", "POST /a"]);
+        assert_eq!(session.requests(), 5);
+        let asked = ca.asked();
+        let nonces: Vec<_> = asked[2..].iter().map(|asked| asked.protected()["nonce"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(nonces, ["fresh", "next", "next"]);
+        let has = |line: &str| asked[2].headers.iter().any(|header| header.eq_ignore_ascii_case(line));
+        assert!(has("content-type: application/jose+json") && has(concat!("user-agent: acmegate/", env!("CARGO_PKG_VERSION"))));
+    }
+
+    #[tokio::test]
+    async fn a_refused_nonce_is_replaced_by_the_one_in_the_refusal() {
+        let count = AtomicU32::new(0);
+        let ca = FakeCa::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+            at @ ..9 => (400, nonce(format!("n{at}")), BAD_NONCE.to_vec()),
+            _ => (200, nonce("last"), b"{}".to_vec()),
+        })
+        .await;
+        let session = signed_in(&ca).await;
+        session.get(&ca.url("/a"), JSON).await.unwrap();
+        let used: Vec<_> = ca.asked()[2..].iter().map(|asked| asked.protected()["nonce"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(used, ["fresh", "n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"]);
+    }
+
+    #[tokio::test]
+    async fn a_ca_that_refuses_every_nonce_is_given_up() {
+        let ca = FakeCa::start(|_| (400, nonce("n"), BAD_NONCE.to_vec())).await;
+        let session = signed_in(&ca).await;
+        assert!(session.get(&ca.url("/a"), JSON).await.unwrap_err().is("badNonce"));
+        assert_eq!(ca.lines().iter().filter(|line| *line == "POST /a").count() as u32, NONCE_TRIES);
+    }
+
+    #[tokio::test]
+    async fn a_rate_limit_carries_its_time_whatever_its_body() {
+        let limit = br#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#;
+        for (status, retry_after, body) in [(429, "3600", &limit[..]), (503, "Fri, 31 Dec 2100 23:59:59 GMT", &b"<html>busy</html>"[..])] {
+            let ca = FakeCa::start(move |_| (status, vec![format!("Retry-After: {retry_after}")], body.to_vec())).await;
+            let session = signed_in(&ca).await;
+            let Err(AcmeError::Problem { problem, retry_at }) = session.get(&ca.url("/a"), JSON).await else { panic!("{status}") };
+            assert!(problem.is_later());
+            assert!(retry_at.is_some_and(|at| at > std::time::SystemTime::now()));
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_that_are_not_acme_are_refused() {
+        let ca = FakeCa::start(|asked| {
+            let body = if asked.line.contains("/long") { vec![b' '; 2 << 20] } else { b"<html>".to_vec() };
+            (200, nonce("n"), body)
+        })
+        .await;
+        let session = signed_in(&ca).await;
+        assert!(matches!(session.get(&ca.url("/long"), JSON).await, Err(AcmeError::Malformed(_))));
+        let reply = session.get(&ca.url("/html"), JSON).await.unwrap();
+        assert!(matches!(reply.json::<serde_json::Value>(), Err(AcmeError::Malformed(_))));
+        // What stands at the directory's URL is a page.
+        let page = Directory { url: ca.url("/html"), ..ca.directory.clone() };
+        let session = Clients::default().session(&page).await.unwrap();
+        assert!(matches!(session.probe().await, Err(AcmeError::Unusable { .. })));
     }
 }

@@ -14,6 +14,8 @@
 mod account;
 mod client;
 mod directory;
+#[cfg(test)]
+mod fake;
 mod http;
 mod jws;
 mod nonce;
