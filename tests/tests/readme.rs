@@ -1,0 +1,147 @@
+//! The worked examples of the README, run as written: its configuration, its records, its commands. Only what no reader shares is replaced: addresses,
+//! and the certificate authority.
+
+#![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+use acmegate_tests::{
+    acmegate::binary,
+    addresses::Address,
+    bind::{self, Bind},
+    certificates::assert_issued,
+    dns,
+    ports::Port,
+    process::{Output, Process, run},
+    program, read, temporary_folder,
+    testca::Options,
+    unbound::Unbound,
+    wait::{LIMIT, until},
+    workspace, write,
+};
+use hickory_proto::rr::RecordType;
+
+/// The text of every fenced block in a language.
+fn blocks(readme: &str, language: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut lines = readme.lines();
+    while let Some(line) = lines.next() {
+        let Some(found) = line.strip_prefix("```") else { continue };
+        let text: String = lines.by_ref().take_while(|line| *line != "```").flat_map(|line| [line, "\n"]).collect();
+        if found == language {
+            blocks.push(text);
+        }
+    }
+    blocks
+}
+
+/// The one block that contains a text.
+fn block(blocks: &[String], text: &str) -> String {
+    let mut found = blocks.iter().filter(|block| block.contains(text));
+    let block = found.next().unwrap_or_else(|| panic!("the README has no block with {text:?}"));
+    assert!(found.next().is_none(), "the README has several blocks with {text:?}");
+    block.clone()
+}
+
+async fn shell(folder: &Path, tools: &Path, script: &str) -> Output {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("bash");
+    command.args(["-euc", script]).current_dir(folder);
+    command.env("PATH", format!("{}:{path}", tools.display()));
+    run("bash", command, LIMIT * 3).await
+}
+
+#[tokio::test]
+async fn the_worked_examples_run_as_written() {
+    let readme = read(&workspace().join("README.md"));
+    let (yaml, records, commands) = (blocks(&readme, "yaml"), blocks(&readme, ""), blocks(&readme, "sh"));
+    let folder = temporary_folder("readme");
+
+    // The world: the domains of the examples in BIND, with the README's delegations.
+    let (bind_address, resolver_address, gateway) = (Address::reserve(), Address::reserve(), Address::reserve());
+    let delegation = block(&records, "auth.example.org.      NS").replace("203.0.113.5", &gateway.ip().to_string());
+    let by_ns = block(&records, "_acme-challenge.example.net.  NS");
+    let mut root = bind::zone("", &bind_address);
+    for zone in ["example.com", "example.net", "example.org"] {
+        root += &format!("{zone}. NS ns.{zone}.\nns.{zone}. A {}\n", bind_address.ip());
+    }
+    let zones = [
+        (".", root),
+        ("example.com", bind::zone("example.com", &bind_address)),
+        ("example.net", bind::zone("example.net", &bind_address) + &by_ns),
+        ("example.org", bind::zone("example.org", &bind_address) + &delegation),
+    ];
+    let bind = Bind::start(bind_address, &zones).await;
+    let resolver = Unbound::start(resolver_address, bind.dns().ip()).await;
+    let ca = Options::resolver(resolver.dns()).start().await;
+
+    // The configuration, with the zone of the last example.
+    let (acmedns, metrics) = (Port::reserve(), Port::reserve());
+    let config = block(&yaml, "version: v1");
+    let config = config
+        .replace("203.0.113.5", &gateway.ip().to_string())
+        .replace("127.0.0.1:8080", &acmedns.address().to_string())
+        .replace("127.0.0.1:9090", &metrics.address().to_string())
+        .replace("https://acme-v02.api.letsencrypt.org/directory", ca.directory())
+        .replace("      contact: ops@example.org\n", &format!("      contact: ops@example.org\n      ca_file: {}\n", ca.ca_file().display()))
+        .replace("acmedns:\n", &format!("{}acmedns:\n", block(&yaml, "_acme-challenge.example.net")));
+    let config = format!("{config}propagation:\n  resolvers: [\"{}\"]\n", resolver.dns());
+    write(&folder.path().join("acmegate.yaml"), &config);
+
+    // `acmegate` and `lego` as the shell finds them; lego is told of the authority and the resolver of this world.
+    let tools = temporary_folder("tools");
+    std::os::unix::fs::symlink(binary(), tools.path().join("acmegate")).expect("a link");
+    let lego = format!(
+        "#!/bin/sh\nexport LEGO_CA_CERTIFICATES={}\nexec {} --server {} --dns.resolvers {} --dns.disable-cp \"$@\"\n",
+        ca.ca_file().display(),
+        program("lego").display(),
+        ca.directory(),
+        resolver.dns()
+    );
+    write(&tools.path().join("lego"), &lego);
+    fs::set_permissions(tools.path().join("lego"), fs::Permissions::from_mode(0o755)).expect("an executable");
+
+    let serve = block(&commands, "acmegate serve");
+    let mut command = Command::new("bash");
+    command.args(["-euc", &format!("exec {serve}")]).current_dir(folder.path());
+    command.env("PATH", format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap_or_default()));
+    let serving = Process::spawn("acmegate serve", command);
+    serving.stdout_line("the line ready", |line| (line == "ready").then_some(())).await;
+
+    // The acme-dns client: the first run asks for a CNAME, the second one issues.
+    let with_lego = block(&commands, "lego --email").replace("127.0.0.1:8080", &acmedns.address().to_string());
+    let first = shell(folder.path(), tools.path(), &with_lego).await;
+    assert_ne!(first.code, Some(0), "{first}");
+    let asked = regex::Regex::new(r"_acme-challenge\.example\.com\. CNAME (\S+\.)").expect("a pattern");
+    let text = format!("{}{}", first.stdout, first.stderr);
+    let account = &asked.captures(&text).unwrap_or_else(|| panic!("lego asks for a CNAME: {first}"))[1];
+    bind.add(&format!("_acme-challenge.example.com. 1 CNAME {account}")).await;
+    shell(folder.path(), tools.path(), &with_lego).await.succeeded();
+    assert!(folder.path().join(".lego/certificates/example.com.crt").exists(), "where the README says");
+
+    // `acmegate issue`: without its record, with it, and what it leaves.
+    bind.delete("_acme-challenge.example.com. CNAME").await;
+    let record = block(&records, "_acme-challenge.example.com.  CNAME").replace("  CNAME", " 1 CNAME");
+    let issue = block(&commands, "--out certs\n");
+    let refused = shell(folder.path(), tools.path(), &issue).await;
+    refused.exited(1).says("_acme-challenge.example.com. CNAME example.com.auth.example.org.");
+    bind.add(record.trim()).await;
+    // The resolver may remember for a second that there was no such record.
+    until("the resolver to see the CNAME", async || {
+        let answer = dns::ask(resolver.dns(), "_acme-challenge.example.com", RecordType::CNAME).await;
+        if answer.answers.is_empty() { Err("no CNAME yet") } else { Ok(()) }
+    })
+    .await;
+    let issued = shell(folder.path(), tools.path(), &issue).await;
+    issued.succeeded();
+    assert_issued(&folder.path().join("certs"), &ca, &["example.com", "*.example.com"]).await;
+    assert!(dns::txt(gateway.dns(), "example.com.auth.example.org").await.is_empty(), "no value is left");
+
+    // Delegation by NS.
+    shell(folder.path(), tools.path(), &block(&commands, "--out certs-net")).await.succeeded();
+    assert_issued(&folder.path().join("certs-net"), &ca, &["example.net", "*.example.net"]).await;
+    assert!(dns::txt(gateway.dns(), "_acme-challenge.example.net").await.is_empty(), "no value is left");
+
+    serving.terminate();
+    assert_eq!(serving.ended().await.code(), Some(0));
+}
