@@ -11,9 +11,10 @@ use acmegate_tests::{
     bind::{self, Bind},
     certificates::assert_issued,
     dns,
+    peers::peer,
     ports::Port,
     process::{Output, Process, run},
-    program, read, temporary_folder,
+    read, temporary_folder,
     testca::Options,
     unbound::Unbound,
     wait::{LIMIT, until},
@@ -35,9 +36,9 @@ fn blocks(readme: &str, language: &str) -> Vec<String> {
     blocks
 }
 
-/// The one block that contains a text.
+/// The one block that has a line with this beginning.
 fn block(blocks: &[String], text: &str) -> String {
-    let mut found = blocks.iter().filter(|block| block.contains(text));
+    let mut found = blocks.iter().filter(|block| block.lines().any(|line| line.trim_start().starts_with(text)));
     let block = found.next().unwrap_or_else(|| panic!("the README has no block with {text:?}"));
     assert!(found.next().is_none(), "the README has several blocks with {text:?}");
     block.clone()
@@ -84,7 +85,7 @@ async fn the_worked_examples_run_as_written() {
         .replace("127.0.0.1:9090", &metrics.address().to_string())
         .replace("https://acme-v02.api.letsencrypt.org/directory", ca.directory())
         .replace("      contact: ops@example.org\n", &format!("      contact: ops@example.org\n      ca_file: {}\n", ca.ca_file().display()))
-        .replace("acmedns:\n", &format!("{}acmedns:\n", block(&yaml, "_acme-challenge.example.net")));
+        .replace("acmedns:\n", &format!("{}acmedns:\n", block(&yaml, "- name: _acme-challenge.example.net")));
     let config = format!("{config}propagation:\n  resolvers: [\"{}\"]\n", resolver.dns());
     write(&folder.path().join("acmegate.yaml"), &config);
 
@@ -92,9 +93,9 @@ async fn the_worked_examples_run_as_written() {
     let tools = temporary_folder("tools");
     std::os::unix::fs::symlink(binary(), tools.path().join("acmegate")).expect("a link");
     let lego = format!(
-        "#!/bin/sh\nexport LEGO_CA_CERTIFICATES={}\nexec {} --server {} --dns.resolvers {} --dns.disable-cp \"$@\"\n",
+        "#!/bin/sh\nshift\nexport LEGO_CA_CERTIFICATES={}\nexec {} run --server {} --dns.resolvers {} --dns.propagation.disable-ans \"$@\"\n",
         ca.ca_file().display(),
-        program("lego").display(),
+        peer("lego5").display(),
         ca.directory(),
         resolver.dns()
     );
@@ -109,7 +110,7 @@ async fn the_worked_examples_run_as_written() {
     serving.stdout_line("the line ready", |line| (line == "ready").then_some(())).await;
 
     // The acme-dns client: the first run asks for a CNAME, the second one issues.
-    let with_lego = block(&commands, "lego --email").replace("127.0.0.1:8080", &acmedns.address().to_string());
+    let with_lego = block(&commands, "lego run").replace("127.0.0.1:8080", &acmedns.address().to_string());
     let first = shell(folder.path(), tools.path(), &with_lego).await;
     assert_ne!(first.code, Some(0), "{first}");
     let asked = regex::Regex::new(r"_acme-challenge\.example\.com\. CNAME (\S+\.)").expect("a pattern");
@@ -122,14 +123,17 @@ async fn the_worked_examples_run_as_written() {
     // `acmegate issue`: without its record, with it, and what it leaves.
     bind.delete("_acme-challenge.example.com. CNAME").await;
     let record = block(&records, "_acme-challenge.example.com.  CNAME").replace("  CNAME", " 1 CNAME");
-    let issue = block(&commands, "--out certs\n");
+    let issue = block(&commands, "acmegate issue example.com");
     let refused = shell(folder.path(), tools.path(), &issue).await;
     refused.exited(1).says("_acme-challenge.example.com. CNAME example.com.auth.example.org.");
     bind.add(record.trim()).await;
     // The resolver may remember for a second that there was no such record.
     until("the resolver to see the CNAME", async || {
-        let answer = dns::ask(resolver.dns(), "_acme-challenge.example.com", RecordType::CNAME).await;
-        if answer.answers.is_empty() { Err("no CNAME yet") } else { Ok(()) }
+        let mut question = dns::query("_acme-challenge.example.com", RecordType::CNAME);
+        question.metadata.recursion_desired = true;
+        let answer = dns::exchange(resolver.dns(), &question).await?;
+        anyhow::ensure!(!answer.answers.is_empty(), "no CNAME yet");
+        Ok::<(), anyhow::Error>(())
     })
     .await;
     let issued = shell(folder.path(), tools.path(), &issue).await;
@@ -138,7 +142,7 @@ async fn the_worked_examples_run_as_written() {
     assert!(dns::txt(gateway.dns(), "example.com.auth.example.org").await.is_empty(), "no value is left");
 
     // Delegation by NS.
-    shell(folder.path(), tools.path(), &block(&commands, "--out certs-net")).await.succeeded();
+    shell(folder.path(), tools.path(), &block(&commands, "acmegate issue example.net")).await.succeeded();
     assert_issued(&folder.path().join("certs-net"), &ca, &["example.net", "*.example.net"]).await;
     assert!(dns::txt(gateway.dns(), "_acme-challenge.example.net").await.is_empty(), "no value is left");
 

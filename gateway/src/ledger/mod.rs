@@ -80,8 +80,18 @@ impl Ledger {
                 keep: request.keep.map(Into::into),
             });
         }
-        let claims = self.store.claim(new).await?;
-        self.kick(&claims);
+        let claims = if new.iter().all(|claim| claim.lane.backend == Backend::Embedded) {
+            self.store.claim(new).await?
+        } else {
+            // Whoever asked may go away between the commit and the kick; the lane has to hear of it all the same.
+            let ledger = self.clone();
+            let task = tokio::spawn(async move {
+                let claims = ledger.store.claim(new).await?;
+                ledger.kick(&claims);
+                Ok::<_, StoreError>(claims)
+            });
+            task.await.unwrap_or(Err(StoreError::Closed))?
+        };
         let waiting: Vec<_> = claims.iter().filter(|claim| claim.state != State::Visible).map(|claim| claim.id).collect();
         if waiting.is_empty() {
             return Ok(());
