@@ -2,12 +2,12 @@
 //!
 //! The CA looks at `_acme-challenge.<domain>` and follows CNAMEs. The issuer may write exactly two names for a domain, both inside a zone that
 //! acmegate serves: the challenge name itself (a delegation by NS), or `<domain>.<zone>` (a delegation by CNAME). Any other end of the chain
-//! belongs to somebody else: an acme-dns account, or another domain whose owner did not ask for this.
+//! belongs to somebody else: an acme-dns account (whatever form a domain has, names in an account's shape are the accounts' alone), or another domain whose owner did not ask for this.
 
 use authdns::Name;
 
 use crate::{
-    policy::CHALLENGE_LABEL,
+    policy::{CHALLENGE_LABEL, is_account_name},
     propagation::{Chain, ResolveError, Resolver, follow},
 };
 
@@ -34,6 +34,9 @@ pub(super) async fn find(
 ) -> Result<Destination, String> {
     let challenge = domain.prepend(CHALLENGE_LABEL).map_err(|error| format!("{domain}: {error}"))?;
     if let Some(zone) = zone_of(&challenge) {
+        if is_account_name(&challenge, &zone) {
+            return Err(format!("{} belongs to an acme-dns account: the issuer may not write it", challenge.to_relative_string()));
+        }
         return Ok(Destination { owner: challenge.clone(), challenge, zone });
     }
     // The walk stops at the first name in a zone of ours. To ask a resolver for that name before its value stands there would leave "no such
@@ -65,7 +68,7 @@ fn judge(
         return Err(format!("{name} has no CNAME: {advice}"));
     };
     if let Some(zone) = zone_of(end) {
-        if domain.under(&zone).is_ok_and(|wanted| wanted == *end) {
+        if domain.under(&zone).is_ok_and(|wanted| wanted == *end) && !is_account_name(end, &zone) {
             return Ok(Destination { challenge, owner: end.clone(), zone });
         }
         let (end, domain) = (end.to_relative_string(), domain.to_relative_string());
@@ -126,6 +129,17 @@ mod tests {
         assert_eq!((found.owner, found.zone), (name("_acme-challenge.ns.test"), name("_acme-challenge.ns.test")));
         let error = find(&name("example.com"), &resolver, &[name("auth.test")], ours).await.unwrap_err();
         assert!(error.contains("could not be followed"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_names_of_accounts_are_never_written() {
+        let account = "8e5700ea-a4bf-41c7-8a77-e990661dcc6a";
+        let resolver = Resolver::new(Vec::new());
+        let error = find(&name(&format!("{account}.auth.test")), &resolver, &[name("auth.test")], ours).await.unwrap_err();
+        assert!(error.contains("belongs to an acme-dns account"), "{error}");
+        // A domain whose top label looks like an account.
+        let domain = format!("host.{account}");
+        assert!(judged(&domain, &[&format!("{domain}.auth.test")]).is_err());
     }
 
     #[test]

@@ -239,10 +239,7 @@ async fn read_roots(path: &Path) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{fake::FakeCa, jws::AccountKey},
-        *,
-    };
+    use super::{super::fake::FakeCa, *};
 
     fn directory(url: &str, ca_file: Option<&Path>) -> Directory {
         Directory { name: "ca".into(), url: url.into(), contact: None, ca_file: ca_file.map(Path::to_owned), eab: None }
@@ -273,14 +270,6 @@ mod tests {
 
     const BAD_NONCE: &[u8] = br#"{"type":"urn:ietf:params:acme:error:badNonce","detail":"no"}"#;
 
-    /// A session that is signed in without having asked the CA.
-    async fn signed_in(ca: &FakeCa) -> Session {
-        let session = Clients::default().session(&ca.directory).await.unwrap();
-        let key = AccountKey::from_pkcs8(&AccountKey::generate().unwrap()).unwrap();
-        *session.account.lock() = Some(Arc::new(Account { key, url: ca.url("/me") }));
-        session
-    }
-
     fn nonce(text: impl std::fmt::Display) -> Vec<String> {
         vec![format!("Replay-Nonce: {text}")]
     }
@@ -288,7 +277,7 @@ mod tests {
     #[tokio::test]
     async fn every_answer_brings_the_nonce_of_the_next_request() {
         let ca = FakeCa::start(|_| (200, nonce("next"), b"{}".to_vec())).await;
-        let session = signed_in(&ca).await;
+        let session = ca.signed_in().await;
         for _ in 0..3 {
             session.get(&ca.url("/a"), JSON).await.unwrap();
         }
@@ -309,7 +298,7 @@ mod tests {
             _ => (200, nonce("last"), b"{}".to_vec()),
         })
         .await;
-        let session = signed_in(&ca).await;
+        let session = ca.signed_in().await;
         session.get(&ca.url("/a"), JSON).await.unwrap();
         let used: Vec<_> = ca.asked()[2..].iter().map(|asked| asked.protected()["nonce"].as_str().unwrap().to_owned()).collect();
         assert_eq!(used, ["fresh", "n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"]);
@@ -318,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn a_ca_that_refuses_every_nonce_is_given_up() {
         let ca = FakeCa::start(|_| (400, nonce("n"), BAD_NONCE.to_vec())).await;
-        let session = signed_in(&ca).await;
+        let session = ca.signed_in().await;
         assert!(session.get(&ca.url("/a"), JSON).await.unwrap_err().is("badNonce"));
         assert_eq!(ca.lines().iter().filter(|line| *line == "POST /a").count() as u32, NONCE_TRIES);
     }
@@ -328,7 +317,7 @@ mod tests {
         let limit = br#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#;
         for (status, retry_after, body) in [(429, "3600", &limit[..]), (503, "Fri, 31 Dec 2100 23:59:59 GMT", &b"<html>busy</html>"[..])] {
             let ca = FakeCa::start(move |_| (status, vec![format!("Retry-After: {retry_after}")], body.to_vec())).await;
-            let session = signed_in(&ca).await;
+            let session = ca.signed_in().await;
             let Err(AcmeError::Problem { problem, retry_at }) = session.get(&ca.url("/a"), JSON).await else { panic!("{status}") };
             assert!(problem.is_later());
             assert!(retry_at.is_some_and(|at| at > std::time::SystemTime::now()));
@@ -342,7 +331,7 @@ mod tests {
             (200, nonce("n"), body)
         })
         .await;
-        let session = signed_in(&ca).await;
+        let session = ca.signed_in().await;
         assert!(matches!(session.get(&ca.url("/long"), JSON).await, Err(AcmeError::Malformed(_))));
         let reply = session.get(&ca.url("/html"), JSON).await.unwrap();
         assert!(matches!(reply.json::<serde_json::Value>(), Err(AcmeError::Malformed(_))));

@@ -14,6 +14,11 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use super::{
+    account::Account,
+    client::{Clients, Session},
+    jws::AccountKey,
+};
 use crate::config::Directory;
 
 /// A request as the CA got it.
@@ -70,6 +75,14 @@ impl FakeCa {
         });
         let directory = Directory { name: "fake".into(), url: format!("{base}/dir"), contact: None, ca_file: Some(ca_file), eab: None };
         Self { directory, asked, _folder: folder, task }
+    }
+
+    /// A session that is signed in without having asked the CA.
+    pub(super) async fn signed_in(&self) -> Session {
+        let session = Clients::default().session(&self.directory).await.unwrap();
+        let key = AccountKey::from_pkcs8(&AccountKey::generate().unwrap()).unwrap();
+        *session.account.lock() = Some(Arc::new(Account { key, url: self.url("/me") }));
+        session
     }
 
     /// A URL of it.

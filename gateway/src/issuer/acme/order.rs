@@ -227,7 +227,9 @@ fn read(reply: &Reply, url: String) -> Result<Order, AcmeError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::{super::fake::FakeCa, *};
 
     #[test]
     fn an_order_and_its_authorizations_are_read() {
@@ -269,5 +271,44 @@ mod tests {
         assert_eq!(wait_of(None), None);
         assert_eq!(wait_of(Some(SystemTime::UNIX_EPOCH)), Some(SHORTEST));
         assert_eq!(wait_of(Some(SystemTime::now() + Duration::from_secs(9999))), Some(LONGEST));
+    }
+
+    /// A CA whose order passes through these answers, the last one for ever.
+    async fn ca(answers: &'static [(u16, &'static str)]) -> FakeCa {
+        let count = AtomicUsize::new(0);
+        FakeCa::start(move |_| {
+            let at = count.fetch_add(1, Ordering::Relaxed).min(answers.len() - 1);
+            (answers[at].0, vec!["Replay-Nonce: n".into()], answers[at].1.as_bytes().to_vec())
+        })
+        .await
+    }
+
+    const PENDING: (u16, &str) = (200, r#"{"status":"pending","finalize":"f"}"#);
+    const READY: (u16, &str) = (200, r#"{"status":"ready","finalize":"f"}"#);
+
+    async fn waited(ca: &FakeCa, longest: Duration) -> Result<Polled, AcmeError> {
+        ca.signed_in().await.wait(&ca.url("/order/1"), |status| status == Status::Pending, longest).await
+    }
+
+    #[tokio::test]
+    async fn an_order_is_looked_at_until_it_moves() {
+        let ca = ca(&[PENDING, PENDING, READY]).await;
+        let Ok(Polled::Done(order)) = waited(&ca, Duration::from_secs(60)).await else { panic!() };
+        assert_eq!((order.status, order.url), (Status::Ready, ca.url("/order/1")));
+        assert_eq!(ca.lines().iter().filter(|line| *line == "POST /order/1").count(), 3);
+    }
+
+    #[tokio::test]
+    async fn lost_looks_are_borne_with_and_refusals_are_not() {
+        let shaky = ca(&[(502, "<html>"), READY]).await;
+        assert!(matches!(waited(&shaky, Duration::from_secs(60)).await, Ok(Polled::Done(_))));
+        let refusing = ca(&[(403, r#"{"type":"urn:ietf:params:acme:error:unauthorized"}"#)]).await;
+        assert!(waited(&refusing, Duration::from_secs(60)).await.is_err_and(|error| error.is("unauthorized")));
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends() {
+        let ca = ca(&[PENDING]).await;
+        assert!(matches!(waited(&ca, Duration::from_millis(50)).await, Ok(Polled::TooSlow)));
     }
 }
