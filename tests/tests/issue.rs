@@ -85,7 +85,7 @@ async fn a_missing_cname_is_answered_with_the_record_to_create() {
 async fn a_wrong_cname_is_answered_with_what_it_is_and_what_it_should_be() {
     let world = World::builder().record("_acme-challenge.wrong 60 CNAME elsewhere.example.test.").start().await;
     let issued = world.acmegate.issue(&["wrong.example.test"]).run().await;
-    issued.output.exited(1).says("elsewhere.example.test.").says(&record_to_create("wrong.example.test"));
+    issued.output.exited(1).says("elsewhere.example.test").says(&record_to_create("wrong.example.test"));
     assert_authority_was_not_asked_to_validate(&world);
     assert_folder_is_empty(issued.folder());
 }
