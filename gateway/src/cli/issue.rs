@@ -158,7 +158,7 @@ async fn issue(config: Config, request: IssueRequest) -> Result<Outcome, Failure
             tokio::select! {
                 outcome = run => outcome.map_err(Failure::from),
                 // Closing the connection cancels the run.
-                _ = signals.next() => Err(Failure::from(IssueError::Cancelled)),
+                _ = signals.next() => Err(Failure::failed("stopped before the certificate was there; `acmegate serve` removes the values from DNS")),
             }
         }
         None => issue_here(config, request, &progress, &mut signals).await,
@@ -250,6 +250,8 @@ impl From<IssueError> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
+            // Nobody here asked for that.
+            ClientError::Issue(error @ IssueError::Cancelled) => Self::later(format!("`acmegate serve` was stopped: {error}; try again")),
             ClientError::Issue(error) => error.into(),
             error @ ClientError::Lost(_) => Self::later(error),
             error => Self::failed(error),

@@ -101,15 +101,15 @@ impl Collector for Dns {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let counters = &self.0;
         let by_transport = Transport::ALL.map(|transport| (label_of(transport), counters.queries(transport)));
-        labelled(&mut encoder, "acmegate_dns_queries", "DNS messages that came in, by transport", "transport", &by_transport)?;
+        labelled(&mut encoder, "acmegate_dns_queries", "DNS messages that came in, by transport.", "transport", &by_transport)?;
         let by_rcode = Rcode::ALL.map(|rcode| (rcode.as_str(), counters.responses(rcode)));
-        labelled(&mut encoder, "acmegate_dns_responses", "DNS responses, by response code", "rcode", &by_rcode)?;
+        labelled(&mut encoder, "acmegate_dns_responses", "DNS responses, by response code.", "rcode", &by_rcode)?;
         for (name, help, value) in [
-            ("acmegate_dns_truncated", "DNS responses with the TC bit", counters.truncated()),
-            ("acmegate_dns_dropped", "DNS messages that got no response", counters.dropped()),
-            ("acmegate_dns_unsent", "UDP responses that the system did not take", counters.unsent()),
-            ("acmegate_dns_tcp_connections", "DNS connections over TCP", counters.tcp_connections()),
-            ("acmegate_dns_tcp_refused", "DNS connections over TCP that were closed at once, for a limit", counters.tcp_refused()),
+            ("acmegate_dns_truncated", "DNS responses with the TC bit.", counters.truncated()),
+            ("acmegate_dns_dropped", "DNS messages that got no response.", counters.dropped()),
+            ("acmegate_dns_unsent", "UDP responses that the system did not take.", counters.unsent()),
+            ("acmegate_dns_tcp_connections", "DNS connections over TCP.", counters.tcp_connections()),
+            ("acmegate_dns_tcp_refused", "DNS connections over TCP that were closed at once, for a limit.", counters.tcp_refused()),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
@@ -135,4 +135,57 @@ fn labelled(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, label: 
         ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::{body::Body, http::Request};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{config::Config, engine::Engine};
+
+    async fn get(router: &Router, path: &str) -> (StatusCode, String, String) {
+        let response = router.clone().oneshot(Request::get(path).body(Body::empty()).expect("request")).await.expect("infallible");
+        let (status, kind) = (response.status(), response.headers().get(header::CONTENT_TYPE).cloned());
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("body");
+        let kind = kind.map(|kind| kind.to_str().expect("text").to_owned()).unwrap_or_default();
+        (status, kind, String::from_utf8(body.to_vec()).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn the_door_tells_the_phase_and_writes_open_metrics() {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut config = Config::embedded().expect("valid");
+        config.data = folder.path().to_owned();
+        let mut registry = registry();
+        let engine = Engine::open(Arc::new(config), registry.sub_registry_with_prefix("acmegate")).expect("open");
+        register_dns(&mut registry, Arc::default());
+        let health = Health::default();
+        let router = router(registry, health.clone(), engine.store.clone());
+
+        assert_eq!(get(&router, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        health.enter(Phase::Ready);
+        assert_eq!(get(&router, "/readyz").await.0, StatusCode::OK);
+        health.enter(Phase::Draining);
+        assert_eq!(get(&router, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(get(&router, "/healthz").await.0, StatusCode::OK);
+
+        let (status, kind, text) = get(&router, "/metrics").await;
+        assert_eq!((status, kind.as_str()), (StatusCode::OK, CONTENT_TYPE));
+        for line in [
+            &format!("acmegate_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
+            "acmegate_claims{state=\"visible\"} 0",
+            "acmegate_dns_queries_total{transport=\"udp\"} 0",
+            "acmegate_dns_responses_total{rcode=\"NXDOMAIN\"} 0",
+            "# TYPE acmegate_store_commit_seconds histogram",
+        ] {
+            assert!(text.lines().any(|given| given == line), "no {line} in\n{text}");
+        }
+        assert!(text.lines().any(|line| line.starts_with("process_open_fds ")), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        engine.close().await;
+    }
 }

@@ -28,20 +28,20 @@ impl Process {
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        gauge(&mut encoder, "process_start_time", "When the process started, since the epoch", Some(&Unit::Seconds), self.started)?;
+        gauge(&mut encoder, "process_start_time", "When the process started, since the epoch.", Some(&Unit::Seconds), self.started)?;
         if let Some(seconds) = cpu_seconds() {
             let counter = ConstCounter::new(seconds);
-            let help = "CPU time of all threads, user and system";
+            let help = "CPU time of all threads, user and system.";
             counter.encode(encoder.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), counter.metric_type())?)?;
         }
         if let Some(bytes) = resident_bytes() {
-            gauge(&mut encoder, "process_resident_memory", "Resident memory", Some(&Unit::Bytes), bytes)?;
+            gauge(&mut encoder, "process_resident_memory", "Resident memory.", Some(&Unit::Bytes), bytes)?;
         }
         if let Some(open) = open_files() {
-            gauge(&mut encoder, "process_open_fds", "Open file descriptors", None, open)?;
+            gauge(&mut encoder, "process_open_fds", "Open file descriptors.", None, open)?;
         }
         if let Some(most) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
-            gauge(&mut encoder, "process_max_fds", "File descriptors that may be open", None, most as f64)?;
+            gauge(&mut encoder, "process_max_fds", "File descriptors that may be open.", None, most as f64)?;
         }
         Ok(())
     }
