@@ -172,7 +172,7 @@ async fn issue_here(config: Config, request: IssueRequest, progress: &Progress, 
     let config = Arc::new(config);
     let (engine, _registry) = open_engine(config.clone()).await.map_err(|error| match error {
         EngineError::Store(StoreError::Locked(text)) => Failure::later(format!(
-            "{text}\n(it does not answer on its admin socket: it is starting, stopping, or another `acmegate issue`; try again when it is done)"
+            "{text}\nIt does not answer on its admin socket: it is starting, stopping, or another `acmegate issue`; try again when it is done"
         )),
         error => Failure::opening(&config.data, error),
     })?;

@@ -38,7 +38,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The connection broke before the end.
-    #[error("`acmegate serve` ended before the run did ({0}); values that it set are removed by the next start: try again")]
+    #[error("`acmegate serve` ended before the run did ({0}): try again; values that it had set are removed within an hour")]
     Lost(String),
     /// It did not take the request.
     #[error("`acmegate serve` did not take the request: {0}; is it of the same version as this command?")]
