@@ -1,6 +1,8 @@
 //! The ledger as a state machine: random sequences of claim, release, expiry, backend failure, strangers and crash. At the end DNS holds what the
 //! ledger says and what strangers put there, and nothing else.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod common;
 
 use std::{
