@@ -136,7 +136,7 @@ impl Server {
         Arc::clone(&self.counters)
     }
 
-    /// Answers queries until `shutdown` is cancelled; then lets TCP connections finish what they are sending, within [`Limits::drain`].
+    /// Answers queries until `shutdown` is cancelled, or until one of the listeners dies, which the log explains; then lets TCP connections finish what they are sending, within [`Limits::drain`].
     ///
     /// UDP runs on a thread of its own for each address, TCP on the runtime that this is called in.
     pub async fn run(self, shutdown: CancellationToken) {
@@ -154,25 +154,40 @@ impl Server {
             table: Mutex::default(),
         });
         let listeners = TaskTracker::new();
+        // Cancelled by whichever listener ends first: a server that has lost a socket must be seen to be down.
+        let lost = CancellationToken::new();
         for listener in self.tcp {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => _ = listeners.spawn(tcp::serve(listener, Arc::clone(&service))),
-                Err(error) => tracing::error!(%error, "a TCP listener could not be started"),
+                Ok(listener) => {
+                    let (serving, ended) = (tcp::serve(listener, Arc::clone(&service)), lost.clone().drop_guard());
+                    listeners.spawn(async move {
+                        let _ended = ended;
+                        serving.await;
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a TCP listener could not be started");
+                    lost.cancel();
+                }
             }
         }
         for listener in self.udp {
             let (zones, counters, shutdown) = (self.zones.clone(), Arc::clone(&self.counters), shutdown.clone());
             let (ended, end) = oneshot::channel::<()>();
+            let guard = lost.clone().drop_guard();
             let run = move || {
+                let _ended = (guard, ended);
                 run_udp(listener, zones, counters, shutdown);
-                drop(ended);
             };
             match thread::Builder::new().name("dns-udp".to_owned()).spawn(run) {
                 Ok(_) => _ = listeners.spawn(end),
                 Err(error) => tracing::error!(%error, "a thread for a UDP socket could not be started"),
             }
         }
-        shutdown.cancelled().await;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = lost.cancelled() => shutdown.cancel(),
+        }
         listeners.close();
         listeners.wait().await;
         service.connections.close();

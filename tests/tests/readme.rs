@@ -84,7 +84,10 @@ async fn the_worked_examples_run_as_written() {
         .replace("127.0.0.1:8080", &acmedns.address().to_string())
         .replace("127.0.0.1:9090", &metrics.address().to_string())
         .replace("https://acme-v02.api.letsencrypt.org/directory", ca.directory())
-        .replace("      contact: ops@example.org\n", &format!("      contact: ops@example.org\n      ca_file: {}\n", ca.ca_file().display()))
+        .replace(
+            "      contact: ops@example.org\n",
+            &format!("      contact: ops@example.org\n      ca_file: {}\n", ca.ca_file().display()),
+        )
         .replace("acmedns:\n", &format!("{}acmedns:\n", block(&yaml, "- name: _acme-challenge.example.net")));
     let config = format!("{config}propagation:\n  resolvers: [\"{}\"]\n", resolver.dns());
     write(&folder.path().join("acmegate.yaml"), &config);
