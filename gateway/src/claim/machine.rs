@@ -159,3 +159,106 @@ impl Claim {
         self.state != State::Releasing
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::claim::{ClaimId, Holder, Lane};
+
+    fn claim(backend: &str, state: State, placed: bool) -> Claim {
+        Claim {
+            id: ClaimId(1),
+            lane: Lane { backend: Backend::from(backend), zone: "example.com".parse().expect("a name") },
+            owner: "a.example.com".parse().expect("a name"),
+            value: "v".parse().expect("a value"),
+            holder: Holder::from("issue:1"),
+            state,
+            placed,
+            receipt: None,
+            failure: None,
+            expires: None,
+        }
+    }
+
+    fn failed(untouched: bool) -> Event {
+        Event::Failed { reason: "no".to_owned(), retry_at: Timestamp(7), untouched }
+    }
+
+    #[test]
+    fn the_straight_way_there_and_back() {
+        let mut claim = claim("corp", State::Wanted, false);
+        for (event, state) in [
+            (Event::Submit { placed: true }, State::Submitted),
+            (Event::Applied { receipt: "r".to_owned() }, State::Applied),
+            (Event::Seen, State::Visible),
+            (Event::Release, State::Releasing),
+        ] {
+            assert_eq!((claim.step(&event), claim.state), (Fate::Changed, state), "{event:?}");
+        }
+        assert_eq!(claim.step(&Event::Removed), Fate::Gone);
+    }
+
+    #[test]
+    fn a_claim_that_was_never_sent_is_gone_at_once() {
+        assert_eq!(claim("corp", State::Wanted, false).step(&Event::Release), Fate::Gone);
+        assert_eq!(claim("embedded", State::Visible, true).step(&Event::Release), Fate::Gone);
+        // Claimed again while it was being removed: it may be there, and it may be ours.
+        let mut again = claim("corp", State::Releasing, true);
+        again.step(&Event::Claim);
+        assert_eq!((again.step(&Event::Release), again.state), (Fate::Changed, State::Releasing));
+    }
+
+    #[test]
+    fn late_answers_to_a_released_claim_change_nothing() {
+        let mut claim = claim("corp", State::Releasing, true);
+        assert_eq!(claim.step(&Event::Applied { receipt: "r".to_owned() }), Fate::Unchanged);
+        assert_eq!(claim.step(&Event::Seen), Fate::Unchanged);
+        claim.step(&Event::Claim);
+        assert_eq!((claim.step(&Event::Removed), claim.state), (Fate::Unchanged, State::Wanted), "it was claimed again meanwhile");
+    }
+
+    #[test]
+    fn failures_are_counted_until_the_provider_takes_the_value() {
+        let mut claim = claim("corp", State::Wanted, false);
+        for attempt in 1..=3 {
+            claim.step(&Event::Submit { placed: true });
+            claim.step(&failed(true));
+            assert_eq!(claim.failure.as_ref().map(|failure| failure.attempts), Some(attempt));
+            assert_eq!((claim.state, claim.placed), (State::Wanted, false), "a refusal leaves nothing of ours");
+        }
+        claim.step(&Event::Submit { placed: true });
+        claim.step(&failed(false));
+        assert_eq!((claim.state, claim.placed), (State::Submitted, true), "without an answer it may be there");
+        claim.step(&Event::Applied { receipt: String::new() });
+        assert_eq!(claim.failure, None);
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: once a value may be in DNS and ours, the claim is not forgotten before it was removed.
+        #[test]
+        fn what_may_stand_is_not_forgotten(picks in prop::collection::vec(0..8usize, 0..40)) {
+            let events = [
+                Event::Claim,
+                Event::Submit { placed: true },
+                Event::Applied { receipt: "r".to_owned() },
+                Event::Seen,
+                Event::Release,
+                Event::Removed,
+                failed(true),
+                failed(false),
+            ];
+            let mut claim = claim("corp", State::Wanted, false);
+            for pick in picks {
+                let event = &events[pick];
+                let (state, placed) = (claim.state, claim.placed);
+                if claim.step(event) == Fate::Gone {
+                    let removed = *event == Event::Removed && state == State::Releasing;
+                    prop_assert!(removed || !placed, "{event:?} in {state:?}");
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params, types::Type};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::{
     claim::Timestamp,
     store::{AccountRow, DirectoryAccount},

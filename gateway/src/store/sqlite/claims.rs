@@ -5,7 +5,7 @@ use std::{collections::HashMap, error::Error, str::FromStr};
 use authdns::Name;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::{
     claim::{Backend, Claim, ClaimId, Event, Failure, Fate, Holder, Lane, Release, State, Timestamp, Value},
     store::NewClaim,

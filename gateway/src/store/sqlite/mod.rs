@@ -6,6 +6,7 @@
 mod accounts;
 mod claims;
 mod schema;
+mod tx;
 mod writer;
 
 use std::{collections::HashMap, path::Path, sync::Arc};
@@ -14,8 +15,9 @@ use async_trait::async_trait;
 use authdns::Name;
 use rusqlite::Connection;
 
+use tx::Tx;
 pub use writer::StoreMetrics;
-use writer::{Tx, Writer};
+use writer::Writer;
 
 use super::{AccountRow, DirectoryAccount, NewClaim, Projection, Store, StoreError};
 use crate::claim::{Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp};

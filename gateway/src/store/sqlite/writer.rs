@@ -15,7 +15,10 @@ use prometheus_client::{
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::claims;
+use super::{
+    claims,
+    tx::{Counters, Tx},
+};
 use crate::store::{Projection, StoreError};
 
 /// Verbs that may wait for the writer.
@@ -45,35 +48,6 @@ impl StoreMetrics {
         store.register("failures", "Verbs that failed", failures.clone());
         Self { commits, verbs, failures }
     }
-}
-
-/// What a verb sees of the database, inside a transaction that others share.
-pub(super) struct Tx<'c> {
-    /// The connection.
-    pub(super) sql: &'c Connection,
-    counters: &'c mut Counters,
-    /// Owners in embedded zones whose values changed; a verb that changes a claim of one puts it here.
-    pub(super) touched: Vec<(Name, Name)>,
-}
-
-impl Tx<'_> {
-    /// A new claim's name.
-    pub(super) fn next_id(&mut self) -> i64 {
-        self.counters.id += 1;
-        self.counters.id
-    }
-
-    /// The ledger's next sequence number: what came later has the greater one, whatever the clock says.
-    pub(super) fn next_seq(&mut self) -> i64 {
-        self.counters.seq += 1;
-        self.counters.seq
-    }
-}
-
-/// Numbers given out; a rolled back transaction leaves a gap, which harms nobody.
-struct Counters {
-    id: i64,
-    seq: i64,
 }
 
 /// A verb on its way. It may be run twice: with the others, and, if one of those failed, alone.
