@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
+    task::{Context, Waker},
 };
 
 use rustls::{
@@ -13,7 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::TlsConnector;
@@ -123,6 +124,19 @@ impl Connection {
     /// When what comes is not HTTP, or is cut short.
     pub async fn response(&mut self) -> io::Result<Option<Response>> {
         bounded("a response", self.read_response()).await
+    }
+
+    /// Whether the server has said something or closed the connection, without waiting for it.
+    pub fn is_over(&mut self) -> bool {
+        if !self.rest.is_empty() {
+            return true;
+        }
+        let mut waker = Context::from_waker(Waker::noop());
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        let ready = self.stream.as_mut().poll_read(&mut waker, &mut buffer).is_ready();
+        self.rest.extend_from_slice(buffer.filled());
+        ready
     }
 
     /// Sends a request and gives its response; `None` when the server closes without one.
