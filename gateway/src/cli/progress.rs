@@ -45,5 +45,6 @@ impl Progress {
 
 /// Prints a line to standard error, whether or not anybody reads it.
 pub(super) fn line(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    // In one piece, so that it stays whole beside other writers.
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }

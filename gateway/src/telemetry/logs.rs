@@ -66,7 +66,7 @@ pub fn start_logs(level: &Level, format: LogFormat) {
         // A closed standard error must not take the server down, as the message about it would.
         .log_internal_errors(false);
     // Fails only if a subscriber is there already, in tests.
-    let started = if json { lines.json().flatten_event(true).finish().try_init() } else { lines.finish().try_init() };
+    let started = if json { lines.json().flatten_event(true).with_span_list(false).finish().try_init() } else { lines.finish().try_init() };
     if started.is_ok() {
         std::panic::set_hook(Box::new(log_panic));
     }
