@@ -348,12 +348,25 @@ impl Issue<'_> {
     /// When it does not end. Whether it succeeded is in [`Issued::output`].
     pub async fn run(self) -> Issued {
         let folder = temporary_folder("issued");
+        Issued { output: run("acmegate issue", self.command(folder.path()), LIMIT).await, folder }
+    }
+
+    /// Starts it and waits for nothing: for tests of its being stopped. Its files go to the folder `unfinished` of the installation.
+    ///
+    /// # Panics
+    /// When the program cannot be started at all.
+    pub fn spawn(self) -> Process {
+        let folder = self.acmegate.folder().join("unfinished");
+        Process::spawn("acmegate issue", self.command(&folder))
+    }
+
+    fn command(self, out: &Path) -> Command {
         let mut command = command();
-        command.args(&self.arguments).arg("--config").arg(&self.acmegate.config).arg("--out").arg(folder.path());
+        command.args(self.arguments).arg("--config").arg(&self.acmegate.config).arg("--out").arg(out);
         if let Some(directory) = self.directory {
             command.arg("--directory").arg(directory);
         }
-        Issued { output: run("acmegate issue", command, LIMIT).await, folder }
+        command
     }
 }
 
