@@ -87,7 +87,7 @@ pub(crate) const TABLE: &[Difference] = &[
         cases: &["type/apex/0", "type/www/0", "type/alias/0", "type/cut/0"],
         peers: &[Knot],
         fields: &[("rcode", "0")],
-        why: "RFC 3597, 5: a type that is not known here is data that is not there, and 0 is a type that is not known; NSD says so too",
+        why: "RFC 3597, 3: a type that is not known is handled as any other, so it is data that is not there; NSD says so too",
     },
     Difference {
         cases: &["type/none/0"],
@@ -149,7 +149,7 @@ pub(crate) const TABLE: &[Difference] = &[
         cases: &["opcode/4/*", "notify/*"],
         peers: &[Knot, Nsd],
         fields: &[("rcode", "4")],
-        why: "RFC 1996, 3.12, is for secondaries. For who is none, RFC 1035, 4.1.1: NOTIMP, a kind of query that is not supported",
+        why: "RFC 1996, 3.12: NOTIMP from who does not implement NOTIFY, which is for secondaries",
     },
     Difference {
         cases: &["opcode/5/*", "update/*"],
@@ -211,13 +211,13 @@ pub(crate) const TABLE: &[Difference] = &[
         cases: &["edns/no-question", "edns/no-question-cookie"],
         peers: &[Nsd],
         fields: &[("rcode", "1")],
-        why: "RFC 9619, 4: a query has one question. Without cookies (RFC 7873, 5.4) none has no meaning; Knot says FORMERR too",
+        why: "RFC 7873, 5.4: a query without a question means something to a server with cookies alone; Knot says FORMERR too",
     },
     Difference {
         cases: &["option/expire", "option/expire/tcp"],
         peers: &[Knot],
         fields: &[("edns", "v0 size=1232 do=0 options=")],
-        why: "RFC 7314, 3.2: EXPIRE is for secondaries, of which there are none; NSD is silent too",
+        why: "RFC 7314, 1: EXPIRE is for secondaries, of which there are none; NSD is silent too",
     },
     Difference {
         cases: &["size/1/*"],
@@ -298,7 +298,7 @@ pub(crate) const TABLE: &[Difference] = &[
         cases: &["record/*", "edns/after-a", "edns/before-a", "tsig/sig0"],
         peers: &[Nsd],
         fields: &[("rcode", "0")],
-        why: "RFC 1035, 4.1.1: records in a query mean nothing and do no harm (SIG(0), RFC 2931, 3: may be ignored); Knot answers as well",
+        why: "RFC 1035, 4.1.1: records in a query mean nothing and do no harm (SIG(0), RFC 2931, 3.2, need not be checked); Knot answers as well",
     },
     Difference {
         cases: &["label/pointer-opcode4"],
