@@ -35,6 +35,23 @@ async fn apex_and_wildcard_in_one_certificate() {
     assert_no_values_left(&world, &["example.test"]).await;
 }
 
+/// The authority's resolver remembers the values of the run before: each run has to outlast that. So do runs that share a name.
+#[tokio::test]
+async fn the_same_name_again_at_once_and_twice_at_a_time() {
+    // Every order is proved anew.
+    let world = World::builder().ca(|options| options.variable("PEBBLE_AUTHZREUSE", "0")).start().await;
+    world.delegate("again.example.test").await;
+    for _ in 0..3 {
+        let issued = world.acmegate.issue(&["again.example.test"]).run().await;
+        assert_certificate(&world, &issued, &["again.example.test"]).await;
+    }
+    let (first, second) =
+        tokio::join!(world.acmegate.issue(&["again.example.test"]).run(), world.acmegate.issue(&["again.example.test"]).run());
+    assert_certificate(&world, &first, &["again.example.test"]).await;
+    assert_certificate(&world, &second, &["again.example.test"]).await;
+    assert_no_values_left(&world, &["again.example.test"]).await;
+}
+
 #[tokio::test]
 async fn twenty_five_names_in_one_certificate() {
     let world = World::start().await;

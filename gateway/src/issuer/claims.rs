@@ -1,15 +1,23 @@
 //! The values of one run, and that they go away with it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use authdns::Name;
+use authdns::{Name, Zones};
+use parking_lot::Mutex;
 
 use super::{
     CLAIM_LIFETIME,
+    caches::Caches,
     error::IssueError,
     event::{Event, Reporter},
 };
-use crate::ledger::{Holder, Ledger, Request, Value};
+use crate::{
+    engine::Engine,
+    ledger::{Holder, Ledger, Request, Value},
+};
 
 /// The claims of one run. Dropped with claims standing (the run's future was dropped, or it panicked), it releases them in the background.
 pub(super) struct Claims {
@@ -17,11 +25,15 @@ pub(super) struct Claims {
     holder: Holder,
     /// Set before the ledger is asked: a claim that was cut off may have been taken.
     standing: AtomicBool,
+    zones: Zones,
+    caches: Caches,
+    owners: Mutex<BTreeSet<Name>>,
 }
 
 impl Claims {
-    pub(super) fn new(ledger: Ledger, holder: Holder) -> Self {
-        Self { ledger, holder, standing: AtomicBool::new(false) }
+    pub(super) fn new(engine: &Engine, caches: Caches, holder: Holder) -> Self {
+        let (ledger, zones) = (engine.ledger.clone(), engine.zones.clone());
+        Self { ledger, holder, standing: AtomicBool::new(false), zones, caches, owners: Mutex::default() }
     }
 
     /// Claims all values in one transaction.
@@ -29,13 +41,24 @@ impl Claims {
     /// # Errors
     /// [`IssueError::Claim`] and [`IssueError::Store`].
     pub(super) async fn set(&self, values: Vec<(Name, String)>) -> Result<(), IssueError> {
+        let owners: BTreeSet<Name> = values.iter().map(|(owner, _)| owner.clone()).collect();
+        let joined: Vec<Name> = owners.iter().filter(|owner| !self.zones.txt(owner).is_empty()).cloned().collect();
+        *self.owners.lock() = owners;
         let request = |(owner, value): (Name, String)| {
             let value: Value = value.parse().map_err(|error| IssueError::Claim { text: format!("{owner}: {error}"), later: false })?;
             Ok(Request { holder: self.holder.clone(), owner, value, lifetime: Some(CLAIM_LIFETIME), keep: None })
         };
         let requests = values.into_iter().map(request).collect::<Result<Vec<_>, IssueError>>()?;
         self.standing.store(true, Ordering::SeqCst);
-        Ok(self.ledger.claim(requests).await?)
+        self.ledger.claim(requests).await?;
+        self.caches.outdated(&joined);
+        Ok(())
+    }
+
+    /// Waits until no resolver can remember what stood at these names before.
+    pub(super) async fn outlast_caches(&self) {
+        let owners = self.owners.lock().clone();
+        self.caches.forgotten(&owners).await;
     }
 
     /// Lets everything go. Does nothing if nothing stands.
@@ -44,7 +67,10 @@ impl Claims {
             return;
         }
         match self.ledger.release_all(&self.holder).await {
-            Ok(_) => reporter.send(Event::Released),
+            Ok(_) => {
+                self.caches.outdated(&*self.owners.lock());
+                reporter.send(Event::Released);
+            }
             Err(error) => reporter.warn(format!(
                 "the values could not be removed: {error}. They end by themselves within {} minutes",
                 CLAIM_LIFETIME.as_secs() / 60
@@ -80,7 +106,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{config::Config, engine::Engine};
+    use crate::config::Config;
 
     fn engine(folder: &Path) -> Engine {
         let yaml = format!(
@@ -92,7 +118,7 @@ mod tests {
     }
 
     async fn claimed(engine: &Engine) -> Claims {
-        let claims = Claims::new(engine.ledger.clone(), Holder::issue(Uuid::new_v4()));
+        let claims = Claims::new(engine, Caches::new(1), Holder::issue(Uuid::new_v4()));
         let owner = "example.com.auth.test".parse().unwrap();
         claims.set(vec![(owner, "v".repeat(43))]).await.unwrap();
         claims

@@ -17,9 +17,11 @@
 //!   themselves.
 //!
 //! The files: [`request`], [`event`], [`issued`] and [`error`] are what callers see; [`names`] and [`target`] say what may be asked for and
-//! where values go; [`run`] is one run, [`claims`] its values; [`certificate`] and [`files`] check and write; [`acme`] talks to the CA.
+//! where values go; [`run`] is one run, [`claims`] its values, [`caches`] who may remember
+//! older ones; [`certificate`] and [`files`] check and write; [`acme`] talks to the CA.
 
 mod acme;
+mod caches;
 mod certificate;
 mod claims;
 mod error;
@@ -45,7 +47,7 @@ pub use issued::{Issued, Outcome, PrivateKeyPem, Rehearsal, Stage, Target, Timin
 pub use names::{CertName, MAX_NAMES, Names};
 pub use request::{BadKeyType, IssueRequest, KeyType};
 
-use self::{acme::Clients, claims::Claims, run::Run};
+use self::{acme::Clients, caches::Caches, claims::Claims, run::Run};
 use crate::{engine::Engine, ledger::Holder};
 
 /// How long a run's claims outlive a crash.
@@ -56,12 +58,14 @@ pub const CLAIM_LIFETIME: Duration = Duration::from_secs(3600);
 pub struct Issuer {
     engine: Engine,
     clients: Clients,
+    caches: Caches,
 }
 
 impl Issuer {
     /// An issuer that claims in `engine`'s ledger.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, clients: Clients::default() }
+        let ttl = engine.config.dns.iter().flat_map(|dns| &dns.zones).map(|zone| zone.txt_ttl).max();
+        Self { engine, clients: Clients::default(), caches: Caches::new(ttl.unwrap_or_default()) }
     }
 
     /// Gets a certificate, or rehearses getting one (`dry_run`). Cancelling `cancel` stops it in an orderly way; dropping the future removes the
@@ -82,7 +86,7 @@ impl Issuer {
     async fn run(&self, request: IssueRequest, reporter: Reporter, cancel: CancellationToken) -> Result<Outcome, IssueError> {
         let names = Names::parse(&request.names)?;
         let id = Uuid::new_v4();
-        let claims = Claims::new(self.engine.ledger.clone(), Holder::issue(id));
+        let claims = Claims::new(&self.engine, self.caches.clone(), Holder::issue(id));
         let span = tracing::info_span!("issue", run = %id, names = %names.to_strings().join(" "));
         async {
             let run = Run {

@@ -249,6 +249,7 @@ impl Run<'_> {
             Progress::LeftAside { text } => self.reporter.warn(text),
         };
         clock.time("propagation", checker.wait(plan, &wanted, &watch)).await?;
+        clock.time("caches", self.claims.outlast_caches()).await;
         self.reporter.send(Event::Visible);
         Ok(())
     }
