@@ -69,8 +69,20 @@ mod tests {
 
     use super::*;
 
+    /// Without the right to port 53 there is nothing to test here.
+    fn permitted() -> bool {
+        let refused = UdpSocket::bind(("127.53.0.1", 53)).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
+        if refused {
+            crate::skip("port 53 may not be bound");
+        }
+        !refused
+    }
+
     #[test]
     fn no_two_live_reservations_share_an_address() {
+        if !permitted() {
+            return;
+        }
         let held: Vec<_> = (0..20).map(|_| Address::reserve()).collect();
         let distinct: HashSet<_> = held.iter().map(Address::ip).collect();
         assert_eq!(distinct.len(), held.len());
@@ -79,6 +91,9 @@ mod tests {
 
     #[test]
     fn the_port_is_free_for_the_server() {
+        if !permitted() {
+            return;
+        }
         let address = Address::reserve();
         assert!(UdpSocket::bind(address.dns()).is_ok());
         assert!(TcpListener::bind(address.dns()).is_ok());
