@@ -81,6 +81,19 @@ async fn only_the_newest_are_kept_and_a_renewed_value_is_new() {
 }
 
 #[tokio::test]
+async fn the_newest_are_those_claimed_last_whatever_became_of_others_since() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let mut ids = Vec::new();
+    for value in ["1", "2"] {
+        ids.push(store.claim(vec![remote("a.example.com", value)]).await.expect("claimed")[0].id);
+    }
+    store.advance(vec![(ids[0], Event::Submit { placed: true })]).await.expect("the older one moves on");
+    store.claim(vec![NewClaim { keep: Some(2), ..remote("a.example.com", "3") }]).await.expect("claimed");
+    assert_eq!(states(&store.find(ids).await.expect("found")), [State::Releasing, State::Wanted]);
+}
+
+#[tokio::test]
 async fn claims_without_an_owner_are_released_wherever_they_stand() {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, answers) = open(folder.path(), &[ZONE]);

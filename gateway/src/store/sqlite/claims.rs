@@ -40,8 +40,8 @@ pub(super) fn claim(tx: &mut Tx<'_>, new: &NewClaim) -> rusqlite::Result<Claim> 
     let inserted = tx
         .sql
         .prepare_cached(
-            "INSERT INTO claims (id, seq, backend, zone, owner, value, holder, state, placed, expires)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+            "INSERT INTO claims (id, seq, claimed, backend, zone, owner, value, holder, state, placed, expires)
+             VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             claim.id.0,
@@ -60,9 +60,10 @@ pub(super) fn claim(tx: &mut Tx<'_>, new: &NewClaim) -> rusqlite::Result<Claim> 
     } else {
         claim = standing_claim(tx, new, &owner)?;
         claim.expires = new.expires;
-        if claim.step(&Event::Claim) != Fate::Gone {
-            write(tx, &claim, seq)?;
-        }
+        claim.step(&Event::Claim);
+        write(tx, &claim, seq)?;
+        tx.sql.prepare_cached("UPDATE claims SET claimed = ?2 WHERE id = ?1")?.execute(params![claim.id.0, seq])?;
+        touch(tx, &claim);
     }
     if let Some(keep) = new.keep {
         release_older(tx, &claim, &owner, keep)?;
@@ -80,7 +81,7 @@ fn standing_claim(tx: &Tx<'_>, new: &NewClaim, owner: &str) -> rusqlite::Result<
 fn release_older(tx: &mut Tx<'_>, claim: &Claim, owner: &str, keep: u32) -> rusqlite::Result<()> {
     let older: Vec<Claim> = tx
         .sql
-        .prepare_cached(select!("WHERE owner = ?1 AND holder = ?2 AND state <> ?3 ORDER BY seq DESC LIMIT -1 OFFSET ?4"))?
+        .prepare_cached(select!("WHERE owner = ?1 AND holder = ?2 AND state <> ?3 ORDER BY claimed DESC LIMIT -1 OFFSET ?4"))?
         .query_map(params![owner, claim.holder.as_str(), State::Releasing as u8, keep], decode)?
         .collect::<rusqlite::Result<_>>()?;
     for mut old in older {
@@ -153,7 +154,7 @@ pub(super) fn work(tx: &Tx<'_>, lane: &Lane) -> rusqlite::Result<Vec<Claim>> {
     tx.sql
         .prepare_cached(select!(
             "WHERE owner IN (SELECT owner FROM claims WHERE backend = ?1 AND zone = ?2 AND state <> 3)
-             AND backend = ?1 AND zone = ?2 ORDER BY seq"
+             AND backend = ?1 AND zone = ?2 ORDER BY claimed"
         ))?
         .query_map(params![lane.backend.as_str(), lane.zone.to_string()], decode)?
         .collect()
@@ -175,7 +176,7 @@ pub(super) fn census(tx: &Tx<'_>) -> rusqlite::Result<Vec<(State, u64)>> {
 /// The values claimed at an owner of an embedded zone, oldest first, each once.
 pub(super) fn values(sql: &Connection, zone: &Name, owner: &Name) -> rusqlite::Result<Vec<Box<str>>> {
     let mut statement =
-        sql.prepare_cached("SELECT value FROM claims WHERE owner = ?1 AND backend = 'embedded' AND zone = ?2 ORDER BY seq")?;
+        sql.prepare_cached("SELECT value FROM claims WHERE owner = ?1 AND backend = 'embedded' AND zone = ?2 ORDER BY claimed")?;
     let mut rows = statement.query(params![owner.to_string(), zone.to_string()])?;
     let mut values: Vec<Box<str>> = Vec::new();
     while let Some(row) = rows.next()? {
@@ -189,7 +190,7 @@ pub(super) fn values(sql: &Connection, zone: &Name, owner: &Name) -> rusqlite::R
 
 /// All owners of an embedded zone with their values, for the start.
 pub(super) fn standing(sql: &Connection, zone: &Name) -> rusqlite::Result<Vec<(Name, Vec<Box<str>>)>> {
-    let mut statement = sql.prepare("SELECT owner, value FROM claims WHERE backend = 'embedded' AND zone = ?1 ORDER BY owner, seq")?;
+    let mut statement = sql.prepare("SELECT owner, value FROM claims WHERE backend = 'embedded' AND zone = ?1 ORDER BY owner, claimed")?;
     let mut rows = statement.query(params![zone.to_string()])?;
     let mut owners: Vec<(Name, Vec<Box<str>>)> = Vec::new();
     while let Some(row) = rows.next()? {

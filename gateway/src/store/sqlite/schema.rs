@@ -19,6 +19,9 @@ const APPLICATION: i64 = 0x6163_6d67;
 const MIGRATIONS: &[&str] = &[
     // Usernames and subdomains are 122 random bits: no unique index, which would cost a random page write for each registration.
     //
+    // `seq` is the ledger's sequence number of a claim's last change, `claimed` that of its last claiming: the newest values are those claimed last,
+    // whatever the dispatch did to others since.
+    //
     // The claims' partial indexes leave out what the many short-lived values of acme-dns accounts do not need: those are released through
     // their owner name, and are visible from the start.
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -40,6 +43,7 @@ const MIGRATIONS: &[&str] = &[
      CREATE TABLE claims (
        id INTEGER PRIMARY KEY,
        seq INTEGER NOT NULL,
+       claimed INTEGER NOT NULL,
        backend TEXT NOT NULL,
        zone TEXT NOT NULL,
        owner TEXT NOT NULL,
