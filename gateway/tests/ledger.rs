@@ -102,7 +102,7 @@ enum Step {
 }
 
 const OWNERS: [&str; 4] = ["a.auth.test", "b.deep.auth.test", "_acme-challenge.example.com", "x.y.example.com"];
-const HOLDERS: [&str; 3] = ["acmedns:1", "webhook:ns/example.com", "issue:7"];
+const HOLDERS: [&str; 3] = ["acmedns:1", "webhook:ns/example.com", "webhook:ns/example.net"];
 
 fn owner(index: usize) -> Name {
     name(OWNERS[index])

@@ -32,7 +32,7 @@ fn claim(owner: &str, value: &str, holder: &str) -> NewClaim {
 }
 
 fn remote(owner: &str, value: &str) -> NewClaim {
-    NewClaim { lane: Lane { backend: Backend::from("corp"), zone: name("example.com") }, ..claim(owner, value, "issue:1") }
+    NewClaim { lane: Lane { backend: Backend::from("corp"), zone: name("example.com") }, ..claim(owner, value, "webhook:ns/x") }
 }
 
 fn release(owner: Option<&str>, value: &str, holder: &str) -> Release {
@@ -47,12 +47,28 @@ fn states(claims: &[Claim]) -> Vec<State> {
 async fn an_embedded_claim_is_answered_when_the_verb_returns_and_after_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, answers) = open(folder.path(), &[ZONE]);
-    let claims = store.claim(vec![claim("a.auth.test", "one", "issue:1"), claim("a.auth.test", "two", "issue:1")]).await.expect("claimed");
+    let claims =
+        store.claim(vec![claim("a.auth.test", "one", "webhook:ns/a"), claim("a.auth.test", "two", "webhook:ns/a")]).await.expect("claimed");
     assert_eq!(states(&claims), [State::Visible, State::Visible]);
     assert_eq!(answers.at("a.auth.test"), ["one", "two"]);
     store.close().await;
     let (_store, answers) = open(folder.path(), &[ZONE]);
     assert_eq!(answers.at("a.auth.test"), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn the_runs_of_a_process_end_with_it_and_so_do_their_values() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    store.claim(vec![claim("a.auth.test", "run", "issue:1"), claim("a.auth.test", "account", "acmedns:x")]).await.expect("claimed");
+    let run = |value| NewClaim { holder: Holder::from("issue:1"), ..remote("a.example.com", value) };
+    let sent = store.claim(vec![run("sent"), run("unsent")]).await.expect("claimed")[0].id;
+    store.advance(vec![(sent, Event::Submit { placed: true })]).await.expect("submitted");
+    store.close().await;
+    let (store, answers) = open(folder.path(), &[ZONE]);
+    assert_eq!(answers.at("a.auth.test"), ["account"]);
+    let work = store.work(&run("sent").lane).await.expect("work");
+    assert_eq!(work.iter().map(|claim| (claim.id, claim.state)).collect::<Vec<_>>(), [(sent, State::Releasing)]);
 }
 
 #[tokio::test]
@@ -179,7 +195,7 @@ async fn a_providers_claim_moves_by_events_and_is_found_as_work() {
     assert_eq!(store.work(&lane).await.expect("work"), []);
     assert_eq!(store.lanes().await.expect("lanes"), []);
 
-    let released = store.release(vec![release(Some("a.example.com"), "v", "issue:1")]).await.expect("released");
+    let released = store.release(vec![release(Some("a.example.com"), "v", "webhook:ns/x")]).await.expect("released");
     assert_eq!(states(&released), [State::Releasing]);
     let failed = Event::Failed { reason: "later".to_owned(), retry_at: Timestamp(7), untouched: false };
     let changed = store.advance(vec![(a, failed)]).await.expect("failed");

@@ -13,9 +13,9 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use authdns::Name;
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
-use tx::Tx;
+use tx::{Counters, Tx};
 pub use writer::StoreMetrics;
 use writer::Writer;
 
@@ -33,7 +33,8 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens or makes the database in `folder`, brings its schema up to date, and projects what it holds for `zones` before it returns: each zone
-    /// with a serial above any that it ever had.
+    /// with a serial above any that it ever had. The caller holds the folder's lock; so the issuer's runs of earlier processes are over, and what
+    /// they claimed is released.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] if the file is broken, unwritable, or of a newer acmegate.
@@ -42,30 +43,35 @@ impl SqliteStore {
         let opened = (|| {
             let mut connection = schema::open(&file)?;
             let pepper = schema::pepper(&connection)?;
-            let serials = load_zones(&mut connection, zones, &*projection).map_err(StoreError::from)?;
-            Ok((connection, pepper, serials))
+            let loaded = load(&mut connection, zones, &*projection).map_err(StoreError::from)?;
+            Ok((connection, pepper, loaded))
         })();
-        let (connection, pepper, serials) = opened.map_err(|error| schema::explain(error, &file))?;
-        let writer = Writer::start(connection, serials, projection, metrics)?;
+        let (connection, pepper, (serials, counters)) = opened.map_err(|error| schema::explain(error, &file))?;
+        let writer = Writer::start(connection, serials, counters, projection, metrics)?;
         Ok(Self { writer, pepper })
     }
 }
 
-/// Gives each zone its next serial and projects its claims.
-fn load_zones(connection: &mut Connection, zones: &[Name], projection: &dyn Projection) -> rusqlite::Result<HashMap<Name, u32>> {
-    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+/// Releases what runs of the issuer left behind, gives each zone its next serial, and projects its claims.
+fn load(connection: &mut Connection, zones: &[Name], projection: &dyn Projection) -> rusqlite::Result<(HashMap<Name, u32>, Counters)> {
+    let sql = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut counters = Counters::load(&sql)?;
+    let abandoned = claims::release_runs(&mut Tx { sql: &sql, counters: &mut counters, touched: Vec::new() })?;
     let mut serials = HashMap::new();
     let mut loaded = Vec::new();
     for zone in zones {
-        let serial = schema::next_serial(&tx, zone)?;
+        let serial = schema::next_serial(&sql, zone)?;
         serials.insert(zone.clone(), serial);
-        loaded.push((zone, serial, claims::standing(&tx, zone)?));
+        loaded.push((zone, serial, claims::standing(&sql, zone)?));
     }
-    tx.commit()?;
+    sql.commit()?;
+    if abandoned > 0 {
+        tracing::warn!(claims = abandoned, "the values of an issue that was cut off are removed");
+    }
     for (zone, serial, owners) in loaded {
         projection.project(zone, serial, owners);
     }
-    Ok(serials)
+    Ok((serials, counters))
 }
 
 #[async_trait]

@@ -31,3 +31,12 @@ pub(super) struct Counters {
     pub(super) id: i64,
     pub(super) seq: i64,
 }
+
+impl Counters {
+    /// As an earlier process left them.
+    pub(super) fn load(sql: &Connection) -> rusqlite::Result<Self> {
+        sql.query_row("SELECT coalesce(max(id), 0), coalesce(max(seq), 0) FROM claims", [], |row| {
+            Ok(Self { id: row.get(0)?, seq: row.get(1)? })
+        })
+    }
+}

@@ -93,14 +93,13 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         serials: HashMap<Name, u32>,
+        counters: Counters,
         projection: Arc<dyn Projection>,
         metrics: StoreMetrics,
     ) -> Result<Self, StoreError> {
-        let (id, seq) = connection
-            .query_row("SELECT coalesce(max(id), 0), coalesce(max(seq), 0) FROM claims", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let (queue, inbox) = mpsc::channel(QUEUE);
         let broken = Arc::new(OnceLock::new());
-        let worker = Worker { connection, serials, counters: Counters { id, seq }, projection, metrics, broken: broken.clone() };
+        let worker = Worker { connection, serials, counters, projection, metrics, broken: broken.clone() };
         thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || worker.work(inbox))
