@@ -8,7 +8,7 @@ use std::{
 };
 
 use authdns::Name;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig, params};
 
 use crate::store::StoreError;
 
@@ -80,6 +80,9 @@ pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 1000; PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;",
     )?;
+    // Plans that do not look at bound values: else SQLite plans `state <> ?` anew for each value, as a partial index might or might not serve
+    // it, which costs more than running the statement.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(64);
     migrate(&mut connection, file)?;
     Ok(connection)
