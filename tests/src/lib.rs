@@ -32,6 +32,7 @@ pub mod dns;
 pub mod http;
 pub mod knot;
 pub mod lego;
+pub mod measure;
 pub mod nsd;
 pub mod peers;
 pub mod ports;
