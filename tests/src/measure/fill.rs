@@ -47,8 +47,8 @@ pub fn values(data: &Path, owners: u64, values: u64) -> anyhow::Result<Vec<Strin
     let mut names = Vec::new();
     {
         let mut insert = tx.prepare(
-            "INSERT INTO claims (id, seq, backend, zone, owner, value, holder, state, placed, expires)
-             SELECT ?1, ?2, backend, ?3, ?4, ?5, ?6, state, placed, ?7 FROM claims LIMIT 1",
+            "INSERT INTO claims (id, seq, claimed, backend, zone, owner, value, holder, state, placed, expires)
+             SELECT ?1, ?2, ?2, backend, ?3, ?4, ?5, ?6, state, placed, ?7 FROM claims LIMIT 1",
         )?;
         for _ in 0..owners {
             let label = Uuid::new_v4().to_string();
