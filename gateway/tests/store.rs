@@ -211,6 +211,25 @@ async fn a_providers_claim_moves_by_events_and_is_found_as_work() {
 }
 
 #[tokio::test]
+async fn claims_are_counted_by_state_over_renewals_refusals_and_restarts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let count = async |store: &SqliteStore| store.census().await.expect("counted").into_iter().map(|(_, n)| n).collect::<Vec<_>>();
+    store.claim(vec![claim("a.auth.test", "v", "acmedns:x"), claim("a.auth.test", "v", "acmedns:x")]).await.expect("claimed");
+    let id = store.claim(vec![remote("a.example.com", "v"), remote("b.example.com", "v")]).await.expect("claimed")[0].id;
+    assert_eq!(count(&store).await, [2, 0, 0, 1, 0]);
+    store.advance(vec![(id, Event::Submit { placed: true })]).await.expect("submitted");
+    store.release(vec![release(Some("a.example.com"), "v", "webhook:ns/x")]).await.expect("released");
+    assert_eq!(count(&store).await, [1, 0, 0, 1, 1]);
+    store.claim(vec![remote("a.example.com", "v")]).await.expect("claimed again");
+    store.release(vec![release(Some("a.auth.test"), "v", "acmedns:x")]).await.expect("released");
+    assert_eq!(count(&store).await, [2, 0, 0, 0, 0]);
+    store.close().await;
+    let (store, _) = open(folder.path(), &[ZONE]);
+    assert_eq!(count(&store).await, [2, 0, 0, 0, 0]);
+}
+
+#[tokio::test]
 async fn accounts_come_back_as_they_were() {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, _) = open(folder.path(), &[ZONE]);

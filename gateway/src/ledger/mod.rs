@@ -24,6 +24,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How often expired claims are looked for.
 const EXPIRY_TICK: Duration = Duration::from_secs(1);
+/// Ticks after which every lane with work is kicked again: a caller that went away between its commit and its kick left one unkicked.
+const RESUME_TICKS: u32 = 30;
 /// Claims released in one transaction of the expiry.
 const EXPIRY_BATCH: u32 = 500;
 
@@ -80,18 +82,8 @@ impl Ledger {
                 keep: request.keep.map(Into::into),
             });
         }
-        let claims = if new.iter().all(|claim| claim.lane.backend == Backend::Embedded) {
-            self.store.claim(new).await?
-        } else {
-            // Whoever asked may go away between the commit and the kick; the lane has to hear of it all the same.
-            let ledger = self.clone();
-            let task = tokio::spawn(async move {
-                let claims = ledger.store.claim(new).await?;
-                ledger.kick(&claims);
-                Ok::<_, StoreError>(claims)
-            });
-            task.await.unwrap_or(Err(StoreError::Closed))?
-        };
+        let claims = self.store.claim(new).await?;
+        self.kick(&claims);
         let waiting: Vec<_> = claims.iter().filter(|claim| claim.state != State::Visible).map(|claim| claim.id).collect();
         if waiting.is_empty() {
             return Ok(());
@@ -131,14 +123,18 @@ impl Ledger {
         Ok(self.released(&self.store.release_all(holder).await?))
     }
 
-    /// Takes up what an earlier process left, then releases claims when their time is over, until `stop`.
+    /// Takes up what an earlier process left, and releases claims when their time is over, until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
-        if let Err(error) = self.dispatch.resume().await {
-            tracing::error!(%error, "the claims of an earlier run could not be read");
-        }
+        let mut ticks = 0u32;
         let mut tick = tokio::time::interval(EXPIRY_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            if ticks.is_multiple_of(RESUME_TICKS)
+                && let Err(error) = self.dispatch.resume().await
+            {
+                tracing::error!(%error, "the work of the lanes could not be read; trying again");
+            }
+            ticks = ticks.wrapping_add(1);
             if let Err(error) = self.expire(Timestamp::now()).await {
                 tracing::error!(%error, "expired claims could not be released; trying again");
             }

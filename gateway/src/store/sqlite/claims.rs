@@ -1,6 +1,6 @@
 //! The SQL of claims. What a claim becomes is decided by its state machine; here it is only read and written.
 
-use std::{collections::HashMap, error::Error, str::FromStr};
+use std::{error::Error, str::FromStr};
 
 use authdns::Name;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
@@ -56,12 +56,15 @@ pub(super) fn claim(tx: &mut Tx<'_>, new: &NewClaim) -> rusqlite::Result<Claim> 
             claim.expires.map(|at| at.0)
         ])?;
     if inserted == 1 {
+        tx.counters.census.moved(None, Some(claim.state));
         touch(tx, &claim);
     } else {
         claim = standing_claim(tx, new, &owner)?;
         claim.expires = new.expires;
+        let before = claim.state;
         claim.step(&Event::Claim);
         write(tx, &claim, seq)?;
+        tx.counters.census.moved(Some(before), Some(claim.state));
         tx.sql.prepare_cached("UPDATE claims SET claimed = ?2 WHERE id = ?1")?.execute(params![claim.id.0, seq])?;
         touch(tx, &claim);
     }
@@ -174,15 +177,6 @@ pub(super) fn find(tx: &Tx<'_>, ids: &[ClaimId]) -> rusqlite::Result<Vec<Claim>>
     ids.iter().filter_map(|id| by_id(tx.sql, *id).transpose()).collect()
 }
 
-pub(super) fn census(tx: &Tx<'_>) -> rusqlite::Result<Vec<(State, u64)>> {
-    let counted: HashMap<i64, i64> = tx
-        .sql
-        .prepare_cached("SELECT state, count(*) FROM claims GROUP BY state")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(State::ALL.iter().map(|&state| (state, counted.get(&(state as i64)).map_or(0, |&n| n.unsigned_abs()))).collect())
-}
-
 /// The values claimed at an owner of an embedded zone, oldest first, each once.
 pub(super) fn values(sql: &Connection, zone: &Name, owner: &Name) -> rusqlite::Result<Vec<Box<str>>> {
     let mut statement =
@@ -225,15 +219,18 @@ fn step_all(tx: &mut Tx<'_>, mut claims: Vec<Claim>, event: &Event) -> rusqlite:
 }
 
 fn step(tx: &mut Tx<'_>, claim: &mut Claim, event: &Event) -> rusqlite::Result<Fate> {
+    let before = claim.state;
     let fate = claim.step(event);
     match fate {
         Fate::Unchanged => {}
         Fate::Changed => {
             let seq = tx.next_seq();
             write(tx, claim, seq)?;
+            tx.counters.census.moved(Some(before), Some(claim.state));
         }
         Fate::Gone => {
             tx.sql.prepare_cached("DELETE FROM claims WHERE id = ?1")?.execute(params![claim.id.0])?;
+            tx.counters.census.moved(Some(before), None);
             touch(tx, claim);
         }
     }

@@ -136,7 +136,7 @@ impl Store for SqliteStore {
     }
 
     async fn census(&self) -> Result<Vec<(State, u64)>, StoreError> {
-        self.writer.run(|tx: &mut Tx<'_>| claims::census(tx)).await
+        self.writer.run(|tx: &mut Tx<'_>| Ok(tx.counters.census.to_vec())).await
     }
 
     async fn close(&self) {

@@ -212,9 +212,11 @@ impl Worker {
 
     fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
         let start = Instant::now();
+        let census = self.counters.census;
         let committed = self.transact(batch);
         self.metrics.commits.observe(start.elapsed().as_secs_f64());
         let projected = committed.map_err(|error| {
+            self.counters.census = census;
             let broken = error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
             let error = StoreError::from(error);
             tracing::error!(%error, verbs = batch.len(), "a transaction failed and was rolled back");
