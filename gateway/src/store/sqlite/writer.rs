@@ -212,9 +212,12 @@ impl Worker {
 
     fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
         let start = Instant::now();
-        let census = self.counters.census;
+        let (census, changes) = (self.counters.census, self.connection.total_changes());
         let committed = self.transact(batch);
-        self.metrics.commits.observe(start.elapsed().as_secs_f64());
+        // A transaction that only read waits for no disk, and would hide those that do.
+        if committed.is_err() || self.connection.total_changes() != changes {
+            self.metrics.commits.observe(start.elapsed().as_secs_f64());
+        }
         let projected = committed.map_err(|error| {
             self.counters.census = census;
             let broken = error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
