@@ -162,6 +162,17 @@ async fn a_zone_s_serial_grows_with_every_change_and_over_restarts() {
 }
 
 #[tokio::test]
+async fn claims_of_a_zone_that_is_no_longer_served_end_quietly() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    store.claim(vec![NewClaim { expires: Some(Timestamp(10)), ..claim("a.auth.test", "v", "acmedns:x") }]).await.expect("claimed");
+    store.close().await;
+    let (store, answers) = open(folder.path(), &["other.test"]);
+    assert_eq!(store.expire(Timestamp(10), 100).await.expect("expired").len(), 1);
+    assert!(!answers.serials.lock().contains_key(&name(ZONE)), "nobody is told of a zone that is not served");
+}
+
+#[tokio::test]
 async fn concurrent_verbs_share_commits_and_all_take_effect() {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, answers) = open(folder.path(), &[ZONE]);

@@ -209,7 +209,9 @@ async fn issue_here(config: Config, request: IssueRequest, progress: &Progress, 
     }
     drop(run);
     base.drain(DRAIN).await;
-    engine.close().await;
+    if tokio::time::timeout(DRAIN, engine.close()).await.is_err() {
+        line("the store did not finish writing in time; what was acknowledged is on disk");
+    }
     outcome
 }
 

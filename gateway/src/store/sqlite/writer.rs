@@ -102,7 +102,10 @@ impl Writer {
         let worker = Worker { connection, serials, counters, projection, metrics, broken: broken.clone() };
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || worker.work(inbox))
+            .spawn(move || {
+                let _fallen = Fallen(worker.broken.clone());
+                worker.work(inbox);
+            })
             .map_err(|error| StoreError::Failed(format!("the writer thread cannot start: {error}")))?;
         Ok(Self { queue, broken })
     }
@@ -128,6 +131,17 @@ impl Writer {
         let (reply, done) = oneshot::channel();
         if self.queue.send(Message::Close(reply)).await.is_ok() {
             let _ = done.await;
+        }
+    }
+}
+
+/// A writer that panics is a store that cannot be written: whoever watches the store ends the process, rather than let it limp.
+struct Fallen(Arc<OnceLock<StoreError>>);
+
+impl Drop for Fallen {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.set(StoreError::Failed("its writer panicked; this is a defect of acmegate, please report it".to_owned()));
         }
     }
 }
@@ -247,11 +261,13 @@ impl Worker {
         touched.dedup();
         let mut projected: Vec<Projected> = Vec::new();
         for (zone, owner) in touched {
+            // A zone that is no longer configured: its claims end in the ledger alone.
+            let Some(last_serial) = self.serials.get(&zone) else { continue };
             let values = claims::values(&sql, &zone, &owner)?;
             match projected.last_mut() {
                 Some(last) if last.zone == zone => last.owners.push((owner, values)),
                 _ => {
-                    let serial = self.serials.get(&zone).map_or(0, |serial| serial.wrapping_add(1));
+                    let serial = last_serial.wrapping_add(1);
                     sql.prepare_cached("UPDATE zones SET serial = ?2 WHERE name = ?1")?.execute(params![zone.to_string(), serial])?;
                     projected.push(Projected { zone, serial, owners: vec![(owner, values)] });
                 }
@@ -259,5 +275,34 @@ impl Worker {
         }
         sql.commit()?;
         Ok(projected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::schema;
+
+    struct Nobody;
+
+    impl Projection for Nobody {
+        fn project(&self, _: &Name, _: u32, _: Vec<(Name, Vec<Box<str>>)>) {}
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panics_says_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let connection = schema::open(&folder.path().join("test.sqlite")).expect("a database");
+        let counters = Counters::load(&connection).expect("counted");
+        let metrics = StoreMetrics::register(&mut Registry::default());
+        let writer = Writer::start(connection, HashMap::new(), counters, Arc::new(Nobody), metrics).expect("a writer");
+        assert_eq!(writer.run(|_: &mut Tx<'_>| Ok(7)).await, Ok(7));
+        assert_eq!(writer.broken(), None);
+        assert!(writer.run(|_: &mut Tx<'_>| -> rusqlite::Result<()> { panic!("a defect") }).await.is_err());
+        // The queue is closed before the thread has unwound to its end.
+        while writer.broken().is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(writer.run(|_: &mut Tx<'_>| Ok(7)).await, Err(StoreError::Failed(text)) if text.contains("panicked")));
     }
 }
