@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    dispatch::{Dispatcher, Pace},
+    dispatch::{Blind, Dispatcher, Pace},
     ledger::{EmbeddedZones, Ledger},
     store::{DataFolder, SqliteStore, Store, StoreError, StoreMetrics},
 };
@@ -51,7 +51,7 @@ impl Engine {
         let names: Vec<Name> = zones.names();
         let metrics = StoreMetrics::register(registry);
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path(), &names, Arc::new(EmbeddedZones(zones.clone())), metrics)?);
-        let dispatch = Dispatcher::new(store.clone(), Vec::new(), Pace::default(), CancellationToken::new());
+        let dispatch = Dispatcher::new(store.clone(), Vec::new(), Arc::new(Blind), Pace::default(), CancellationToken::new());
         let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
         Ok(Self { config, folder, store, zones, ledger, dispatch })
     }

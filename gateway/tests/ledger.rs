@@ -47,7 +47,13 @@ impl Process {
         let metrics = StoreMetrics::register(&mut Registry::default());
         let store = Arc::new(SqliteStore::open(folder, &zones.names(), Arc::new(EmbeddedZones(zones.clone())), metrics).expect("a store"));
         let pace = Pace { first, longest: first * 4, poll: Duration::from_millis(1) };
-        let dispatch = Dispatcher::new(store.clone(), vec![("corp".into(), dns.clone())], pace, CancellationToken::new());
+        let dispatch = Dispatcher::new(
+            store.clone(),
+            vec![common::route("corp", dns.clone())],
+            Arc::new(gateway::dispatch::Blind),
+            pace,
+            CancellationToken::new(),
+        );
         let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
         Self { ledger, dispatch, store, zones }
     }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-/// Why a provider did not do what it was asked. The text is for people; the variant decides about a retry.
+/// Why a provider did not do what it was asked. The text is deterministic and for people; the variant decides about a retry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The credential is missing, wrong or not allowed: a person has to act.
+    /// The credential is missing, wrong or not allowed: a person has to act. Nothing was done.
     #[error("the credential was refused: {0}")]
     Auth(String),
-    /// No such zone or object.
+    /// No such zone or object: look the zone up again. Nothing was done.
     #[error("not found: {0}")]
     NotFound(String),
-    /// Asked too often: wait at least so long, if the provider said how long.
+    /// Asked too often: wait at least so long, if the provider said how long. Nothing was done.
     #[error("asked too often: {reason}")]
     RateLimited {
         /// What the provider said.
@@ -19,12 +19,15 @@ pub enum Error {
         /// How long it asked to wait.
         retry_after: Option<Duration>,
     },
-    /// Somebody else changed the RRset since it was read: read again, merge, try again.
+    /// Somebody else changed the RRset since it was read: read again, merge, try again. Nothing was done.
     #[error("changed by somebody else meanwhile: {0}")]
     Conflict(String),
-    /// The provider understood and will not: the same request would fail again.
+    /// The provider understood and will not: the same request would fail again. Nothing was done.
     #[error("refused: {0}")]
     Rejected(String),
+    /// Nothing was sent (no connection, a call before this one failed): try again later.
+    #[error("not sent: {0}")]
+    Unsent(String),
     /// No usable answer; the change may or may not have been made: read again before anything else.
     #[error("no answer: {0}")]
     Transport(String),
@@ -33,6 +36,11 @@ pub enum Error {
 impl Error {
     /// True if the same intent can succeed later without a person.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::RateLimited { .. } | Self::Conflict(_) | Self::Transport(_))
+        matches!(self, Self::RateLimited { .. } | Self::Conflict(_) | Self::Unsent(_) | Self::Transport(_))
+    }
+
+    /// True if the provider certainly did nothing.
+    pub fn is_untouched(&self) -> bool {
+        !matches!(self, Self::Transport(_))
     }
 }

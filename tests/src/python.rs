@@ -14,6 +14,25 @@ pub fn script(text: &str) -> Command {
     command
 }
 
+/// `python` of the environment with the clouds' own clients, with a script to run; arguments may follow.
+///
+/// # Panics
+/// When the environment cannot be made.
+pub fn clouds(text: &str) -> Command {
+    let mut command = Command::new(peer("clouds"));
+    command.arg("-c").arg(text);
+    command
+}
+
+/// A program that a package of the environment with the clouds' clients installed, such as `ministack` or `octodns-sync`.
+///
+/// # Panics
+/// When the environment cannot be made.
+pub fn clouds_program(name: &str) -> Command {
+    let python = peer("clouds");
+    Command::new(python.parent().map(|folder| folder.join(name)).unwrap_or_else(|| PathBuf::from(name)))
+}
+
 /// `certbot` of the environment, without arguments yet.
 ///
 /// # Panics

@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use authdns::Name;
-use futures_util::future::join_all;
-use providers::{Error, Progress, Provider, Receipt, TxtSet, Zone};
+use providers::{Error, Progress, Receipt, TxtSet, Zone};
 use tokio::sync::{Notify, watch};
 
-use super::{Pace, merge};
+use super::{Pace, Route, Sight, merge};
 use crate::{
     claim::{Claim, Event, Lane, State, Timestamp},
     store::{Store, StoreError},
@@ -18,8 +17,10 @@ const ROUND: usize = 200;
 
 pub(super) struct Runner {
     lane: Lane,
-    provider: Arc<dyn Provider>,
+    route: Route,
     store: Arc<dyn Store>,
+    #[allow(dead_code, reason = "taken up with the next change")]
+    sight: Arc<dyn Sight>,
     pace: Pace,
 }
 
@@ -32,8 +33,8 @@ enum Rest {
 }
 
 impl Runner {
-    pub(super) fn new(lane: Lane, provider: Arc<dyn Provider>, store: Arc<dyn Store>, pace: Pace) -> Self {
-        Self { lane, provider, store, pace }
+    pub(super) fn new(lane: Lane, route: Route, store: Arc<dyn Store>, sight: Arc<dyn Sight>, pace: Pace) -> Self {
+        Self { lane, route, store, sight, pace }
     }
 
     /// Runs rounds for ever; `rounds` grows after each.
@@ -75,7 +76,8 @@ impl Runner {
             Ok(zone) => zone,
             Err(error) => return self.fail(due.iter().flat_map(|(_, claims)| claims), &error).await,
         };
-        let reads = join_all(due.iter().map(|(owner, _)| self.provider.read(&zone, owner))).await;
+        let names: Vec<Name> = due.iter().map(|(owner, _)| owner.clone()).collect();
+        let reads = self.route.provider.read(&zone, &names).await;
         let mut seen: BTreeMap<Name, TxtSet> = BTreeMap::new();
         let mut submissions = Vec::new();
         for ((owner, claims), read) in due.into_iter().zip(reads) {
@@ -101,7 +103,7 @@ impl Runner {
             }
         }
         let changes: Vec<_> = plans.iter().map(|plan| plan.change.clone()).collect();
-        let results = if changes.is_empty() { Vec::new() } else { self.provider.apply(&zone, &changes).await };
+        let results = if changes.is_empty() { Vec::new() } else { self.route.provider.apply(&zone, &changes).await };
         let missing = || Err(Error::Transport("the provider gave no result for this change".to_owned()));
         for (plan, result) in plans.iter().zip(results.into_iter().chain(std::iter::repeat_with(missing))) {
             match result {
@@ -121,8 +123,7 @@ impl Runner {
     }
 
     async fn zone(&self) -> Result<Zone, Error> {
-        let zone = self.provider.find_zone(&self.lane.zone).await?;
-        if zone.name == self.lane.zone { Ok(zone) } else { Err(Error::NotFound(format!("the zone {}", self.lane.zone))) }
+        self.route.finder.at(&self.lane.zone).await
     }
 
     /// Asks about receipts, each once for all claims that share it.
@@ -136,7 +137,7 @@ impl Runner {
         let mut events = Vec::new();
         for (receipt, claims) in receipts {
             // Without a receipt the value was seen to stand, and nothing was sent.
-            let progress = if receipt.is_empty() { Ok(Progress::Done) } else { self.provider.progress(&Receipt(receipt)).await };
+            let progress = if receipt.is_empty() { Ok(Progress::Done) } else { self.route.provider.progress(&Receipt(receipt)).await };
             match progress {
                 Ok(Progress::Done) => events.extend(claims.iter().map(|claim| (claim.id, Event::Seen))),
                 Ok(Progress::Pending) => {}

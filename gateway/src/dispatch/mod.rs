@@ -5,6 +5,7 @@
 
 mod lane;
 mod merge;
+mod sight;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -14,7 +15,8 @@ use std::{
 
 use authdns::Name;
 use parking_lot::Mutex;
-use providers::Provider;
+use providers::{Provider, zones::Finder};
+pub use sight::{Blind, Sight};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -47,9 +49,21 @@ impl Default for Pace {
 #[derive(Clone)]
 pub struct Dispatcher(Arc<Inner>);
 
+/// A provider under its name in the configuration.
+#[derive(Clone)]
+pub struct Route {
+    /// The backend's name.
+    pub name: Arc<str>,
+    /// What it talks to.
+    pub provider: Arc<dyn Provider>,
+    /// The zones that it may write.
+    pub finder: Finder,
+}
+
 struct Inner {
     store: Arc<dyn Store>,
-    providers: Vec<(Arc<str>, Arc<dyn Provider>)>,
+    routes: Vec<Route>,
+    sight: Arc<dyn Sight>,
     lanes: Mutex<HashMap<Lane, Arc<Notify>>>,
     rounds: watch::Sender<u64>,
     pace: Pace,
@@ -69,10 +83,10 @@ pub enum Settled {
 }
 
 impl Dispatcher {
-    /// A dispatcher over named providers; its lanes end with `stop`.
-    pub fn new(store: Arc<dyn Store>, providers: Vec<(Arc<str>, Arc<dyn Provider>)>, pace: Pace, stop: CancellationToken) -> Self {
+    /// A dispatcher over backends, in the order of the configuration; its lanes end with `stop`.
+    pub fn new(store: Arc<dyn Store>, routes: Vec<Route>, sight: Arc<dyn Sight>, pace: Pace, stop: CancellationToken) -> Self {
         let (rounds, _) = watch::channel(0);
-        Self(Arc::new(Inner { store, providers, lanes: Mutex::default(), rounds, pace, stop, tasks: TaskTracker::new() }))
+        Self(Arc::new(Inner { store, routes, sight, lanes: Mutex::default(), rounds, pace, stop, tasks: TaskTracker::new() }))
     }
 
     /// The lane for a name: the provider with the longest enclosing zone. `None` if no provider has one.
@@ -82,10 +96,10 @@ impl Dispatcher {
     pub async fn route(&self, owner: &Name) -> Result<Option<Lane>, providers::Error> {
         let mut best: Option<Lane> = None;
         let mut failed = None;
-        for (name, provider) in &self.0.providers {
-            match provider.find_zone(owner).await {
-                Ok(zone) if best.as_ref().is_none_or(|best| zone.name.depth() > best.zone.depth()) => {
-                    best = Some(Lane { backend: Backend::Provider(name.clone()), zone: zone.name });
+        for route in self.0.routes.iter().filter(|route| !route.finder.excludes(owner)) {
+            match route.finder.find(owner).await {
+                Ok(Some(zone)) if best.as_ref().is_none_or(|best| zone.name.depth() > best.zone.depth()) => {
+                    best = Some(Lane { backend: Backend::Provider(route.name.clone()), zone: zone.name });
                 }
                 Ok(_) | Err(providers::Error::NotFound(_)) => {}
                 Err(error) => failed = Some(error),
@@ -111,7 +125,7 @@ impl Dispatcher {
     /// Says that there is work in a lane.
     pub fn kick(&self, lane: &Lane) {
         let Backend::Provider(name) = &lane.backend else { return };
-        let Some((_, provider)) = self.0.providers.iter().find(|(known, _)| known == name) else {
+        let Some(route) = self.0.routes.iter().find(|route| route.name == *name) else {
             tracing::warn!(backend = %name, zone = %lane.zone, "claims wait for a backend that is no longer configured");
             return;
         };
@@ -120,7 +134,7 @@ impl Dispatcher {
             Entry::Vacant(place) => {
                 let work = place.insert(Arc::new(Notify::new())).clone();
                 work.notify_one();
-                let runner = lane::Runner::new(lane.clone(), provider.clone(), self.0.store.clone(), self.0.pace);
+                let runner = lane::Runner::new(lane.clone(), route.clone(), self.0.store.clone(), self.0.sight.clone(), self.0.pace);
                 let (rounds, stop) = (self.0.rounds.clone(), self.0.stop.clone());
                 self.0.tasks.spawn(async move { stop.run_until_cancelled(runner.run(&work, &rounds)).await });
             }

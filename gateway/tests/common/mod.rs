@@ -10,10 +10,14 @@ use std::{
 
 use async_trait::async_trait;
 use authdns::Name;
+use gateway::dispatch::Route;
 use gateway::store::{Projection, SqliteStore, StoreMetrics};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use providers::{Change, Error, Progress, Provider, Receipt, TxtSet, Zone};
+use providers::{
+    Calls, Change, Error, Listing, Progress, Provider, Receipt, TxtSet, Zone,
+    zones::{Delegations, Finder},
+};
 
 pub(crate) fn name(text: &str) -> Name {
     text.parse().expect(text)
@@ -110,16 +114,25 @@ impl FakeDns {
 
 #[async_trait]
 impl Provider for FakeDns {
-    async fn find_zone(&self, owner: &Name) -> Result<Zone, Error> {
-        match &self.zone {
-            Some(zone) if owner.is_within(zone) => Ok(Zone { id: "1".to_owned(), name: zone.clone() }),
-            _ => Err(Error::NotFound(format!("no zone for {owner}"))),
-        }
+    async fn zones(&self, _apex: Option<&Name>) -> Result<Listing, Error> {
+        let zones = self.zone.iter().map(|zone| Zone { id: "1".to_owned(), name: zone.clone(), nameservers: BTreeSet::new() }).collect();
+        Ok(Listing { zones, complete: true })
     }
 
-    async fn read(&self, _zone: &Zone, owner: &Name) -> Result<TxtSet, Error> {
-        let values = self.records.lock().get(owner).cloned().unwrap_or_default();
-        Ok(TxtSet { values, version: self.version(owner) })
+    async fn read(&self, _zone: &Zone, owners: &[Name]) -> Vec<Result<TxtSet, Error>> {
+        let read = |owner: &Name| {
+            let values = self.records.lock().get(owner).cloned().unwrap_or_default();
+            Ok(TxtSet { values, version: self.version(owner) })
+        };
+        owners.iter().map(read).collect()
+    }
+
+    async fn verify(&self) -> Result<String, Error> {
+        Ok("a DNS in memory".to_owned())
+    }
+
+    fn calls(&self) -> Calls {
+        Calls::default()
     }
 
     async fn apply(&self, _zone: &Zone, changes: &[Change]) -> Vec<Result<Receipt, Error>> {
@@ -159,4 +172,20 @@ impl Provider for FakeDns {
         }
         Ok(Progress::Done)
     }
+}
+
+/// Nobody is delegated to.
+#[derive(Debug)]
+pub(crate) struct Undelegated;
+
+#[async_trait]
+impl Delegations for Undelegated {
+    async fn nameservers(&self, _zone: &Name) -> Vec<Name> {
+        Vec::new()
+    }
+}
+
+/// The route to a provider under a name.
+pub(crate) fn route(backend: &str, provider: Arc<dyn Provider>) -> Route {
+    Route { name: backend.into(), finder: Finder::new(provider.clone(), Vec::new(), Arc::new(Undelegated)), provider }
 }
