@@ -5,4 +5,4 @@ pub mod faults;
 pub mod nameservers;
 
 pub use faults::{Fault, Faults};
-pub use nameservers::{Nameservers, Record, ServedZone};
+pub use nameservers::{Asked, Nameservers, Record, ServedZone};
