@@ -13,10 +13,12 @@
 //! One file a provider; what they share: [`zones`], [`batch`], [`http`], [`limiter`], [`secret`], [`txt`].
 
 pub mod batch;
+mod dns;
 mod error;
 pub mod http;
 pub mod limiter;
 mod registry;
+mod rfc2136;
 pub mod secret;
 pub mod txt;
 pub mod zones;

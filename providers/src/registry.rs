@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::{Provider, secret::Secrets};
+use crate::{Provider, rfc2136, secret::Secrets};
 
 /// What every provider is built with, beside its own settings.
 #[derive(Clone)]
@@ -49,7 +49,7 @@ pub struct Kind {
 }
 
 /// Every provider, by identifier.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[Kind::of::<rfc2136::Rfc2136>()];
 
 /// The provider that `provider: ID` means.
 pub fn kind(id: &str) -> Option<&'static Kind> {
@@ -58,7 +58,6 @@ pub fn kind(id: &str) -> Option<&'static Kind> {
 
 impl Kind {
     /// The line of a provider.
-    #[allow(dead_code, reason = "the table begins empty")]
     const fn of<S: Settings>() -> Self {
         Self {
             id: S::ID,

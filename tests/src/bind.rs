@@ -10,6 +10,7 @@ use crate::{
     ports::Port,
     process::{Process, run},
     relay::Relay,
+    updates::Updates,
     wait::LIMIT,
 };
 
@@ -28,6 +29,29 @@ impl Bind {
     /// # Panics
     /// When it does not start to serve all of them.
     pub async fn start(address: Address, zones: &[(&str, String)]) -> Self {
+        Self::launch(address, zones, "", "allow-update { 127.0.0.0/8; };").await
+    }
+
+    /// Starts it with `zones` that the keys of `updates` alone may change.
+    ///
+    /// # Panics
+    /// When it does not start to serve all of them.
+    pub async fn start_signed(address: Address, zones: &[(&str, String)], updates: &Updates) -> Self {
+        let keys: String = (updates.known())
+            .map(|key| format!("key \"{}\" {{ algorithm {}; secret \"{}\"; }};\n", key.name, key.algorithm, key.secret))
+            .collect();
+        let per_key = |form: &dyn Fn(&str) -> String| updates.keys.iter().map(|key| form(&key.name)).collect::<String>();
+        let rule = match &updates.denied {
+            Some(denied) => {
+                let deny = per_key(&|key| format!("deny \"{key}\" name {denied} ANY; "));
+                format!("update-policy {{ {deny}{} }};", per_key(&|key| format!("grant \"{key}\" zonesub TXT; ")))
+            }
+            None => format!("allow-update {{ {} }};", per_key(&|key| format!("key \"{key}\"; "))),
+        };
+        Self::launch(address, zones, &keys, &rule).await
+    }
+
+    async fn launch(address: Address, zones: &[(&str, String)], keys: &str, rule: &str) -> Self {
         let folder = crate::temporary_folder("bind");
         let port = Port::reserve();
         let path = folder.path();
@@ -37,10 +61,11 @@ impl Bind {
             path.display(),
             port.address().port()
         );
+        config += keys;
         for (number, (name, text)) in zones.iter().enumerate() {
             let file = format!("{number}.zone");
             crate::write(&path.join(&file), text);
-            config += &format!("zone \"{name}\" {{ type primary; file \"{file}\"; allow-update {{ 127.0.0.0/8; }}; }};\n");
+            config += &format!("zone \"{name}\" {{ type primary; file \"{file}\"; {rule} }};\n");
         }
         let config_file = path.join("named.conf");
         crate::write(&config_file, &config);

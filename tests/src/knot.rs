@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, process::Command};
 
-use crate::{addresses::Address, dns, process::Process, temporary_folder, write};
+use crate::{addresses::Address, dns, process::Process, temporary_folder, updates::Updates, write};
 
 /// A running `knotd` on port 53 of an address of its own.
 pub struct Knot {
@@ -17,8 +17,17 @@ impl Knot {
     /// # Panics
     /// When it does not start to serve all of them.
     pub async fn start(address: Address, zones: &[(&str, String)]) -> Self {
+        Self::start_signed(address, zones, &Updates::default()).await
+    }
+
+    /// Starts it with `zones` that the keys of `updates` may change.
+    ///
+    /// # Panics
+    /// When it does not start to serve all of them.
+    pub async fn start_signed(address: Address, zones: &[(&str, String)], updates: &Updates) -> Self {
         let folder = temporary_folder("knot");
         let path = folder.path();
+        let (keys, acl) = rules(updates);
         let mut config = format!(
             "server:
     rundir: \"{path}\"
@@ -32,14 +41,14 @@ impl Knot {
 log:
   - target: stderr
     any: info
-database:
+{keys}database:
     storage: \"{path}\"
 template:
   - id: default
     storage: \"{path}\"
     zonefile-sync: -1
     journal-content: none
-zone:
+{acl}zone:
 ",
             path = path.display(),
             ip = address.ip(),
@@ -68,4 +77,17 @@ zone:
     pub fn process(&self) -> &Process {
         &self.process
     }
+}
+
+/// The section of keys, and the end of the zones' template that lets them update.
+fn rules(updates: &Updates) -> (String, String) {
+    if updates.keys.is_empty() {
+        return Default::default();
+    }
+    let key =
+        |key: &crate::updates::TsigKey| format!("  - id: {}\n    algorithm: {}\n    secret: {}\n", key.name, key.algorithm, key.secret);
+    let names: Vec<_> = updates.keys.iter().map(|key| key.name.as_str()).collect();
+    let keys = updates.known().map(key).collect::<String>();
+    let acl = format!("acl:\n  - id: updates\n    key: [{}]\n    action: update\n", names.join(", "));
+    (format!("key:\n{keys}{acl}"), "    acl: updates\n".to_owned())
 }

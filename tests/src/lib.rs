@@ -34,6 +34,7 @@ pub mod knot;
 pub mod lego;
 pub mod measure;
 pub mod nsd;
+pub mod pdns;
 pub mod peers;
 pub mod ports;
 pub mod process;
@@ -43,6 +44,7 @@ pub mod silent;
 pub mod testca;
 pub mod tmpfs;
 pub mod unbound;
+pub mod updates;
 pub mod wait;
 pub mod world;
 
