@@ -16,7 +16,7 @@ pub const MOST_BYTES: u64 = 64 * 1024;
 /// Where a secret is. Exactly one form is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-#[schemars(inline)]
+#[schemars(inline, example = serde_json::json!({ "file": "./secret" }))]
 pub enum SecretRef {
     /// A file that holds the secret and nothing else; a line end after it is left out. Read again whenever the secret is needed.
     File(PathBuf),

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::Path};
 
+use providers::zones::Allowed;
+
 use super::say;
 use crate::config::Config;
 
@@ -23,10 +25,29 @@ pub(super) fn run(file: Option<&Path>, config: &Config) {
     if !closed.is_empty() {
         say(&format!("  closed: {}", closed.join(", ")));
     }
+    for backend in &config.backends {
+        say(&format!("  backend {}: {} ({})", backend.name, backend.kind.id, backend.kind.title));
+        let zones: Vec<String> = backend.zones.iter().map(zone).collect();
+        say(&format!(
+            "    zones: {}",
+            if zones.is_empty() { "every one that the credential can see".to_owned() } else { zones.join(", ") }
+        ));
+        for (key, place) in backend.settings.secrets() {
+            say(&format!("    {key}: from {place}"));
+        }
+    }
     let directories: Vec<_> = config.issuer.directories.iter().map(|directory| directory.name.as_str()).collect();
     say(&format!("  directories: {}", if directories.is_empty() { "none".to_owned() } else { directories.join(", ") }));
     say(&format!("  data: {}", config.data.display()));
     for warning in config.warnings() {
         say(&format!("  warning: {warning}"));
+    }
+}
+
+fn zone(zone: &Allowed) -> String {
+    let name = zone.name.to_relative_string();
+    match &zone.id {
+        Some(id) => format!("{name} (id {id})"),
+        None => name,
     }
 }

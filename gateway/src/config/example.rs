@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
+
+use super::catalogue;
 
 /// Where comments are broken.
 const WIDTH: usize = 100;
@@ -29,6 +31,9 @@ impl Example<'_> {
             }
             comment(out, indent, property);
             match values.get(key) {
+                Some(Json::Array(none)) if none.is_empty() && self.section_items(property).is_some() => {
+                    self.commented_out(out, indent, key, property);
+                }
                 Some(value) if !value.is_null() => self.entry(out, indent, key, property, value),
                 _ => self.commented_out(out, indent, key, property),
             }
@@ -67,17 +72,101 @@ impl Example<'_> {
     }
 
     fn sample(&self, out: &mut String, indent: &str, key: &str, property: &Json) {
-        let Some(properties) = self.resolve(property).get("properties").and_then(Json::as_object) else {
-            let example = property.get("examples").and_then(|examples| examples.get(0)).map_or_else(|| "\"\"".to_owned(), flow);
-            let _ = writeln!(out, "{indent}{key}: {example}");
-            return;
-        };
-        let _ = writeln!(out, "{indent}{key}:");
-        let below = format!("{indent}  ");
-        for (key, property) in properties {
-            comment(out, &below, property);
-            self.sample(out, &below, key, property);
+        if let Some(item) = self.section_items(property) {
+            let _ = writeln!(out, "{indent}{key}:");
+            return self.sample_items(out, indent, item);
         }
+        match self.resolve(property).get("properties").and_then(Json::as_object) {
+            Some(properties) if property.get("examples").is_none() => {
+                let _ = writeln!(out, "{indent}{key}:");
+                self.sample_section(out, &format!("{indent}  "), properties);
+            }
+            _ => {
+                let _ = writeln!(out, "{indent}{key}: {}", flow(&self.sample_value(property)));
+            }
+        }
+    }
+
+    fn sample_section(&self, out: &mut String, indent: &str, properties: &Map<String, Json>) {
+        for (key, property) in properties {
+            comment(out, indent, property);
+            self.sample(out, indent, key, property);
+        }
+    }
+
+    /// One item, and where the schema makes some keys depend on a word, one for each word: the first with every key, the others with what differs.
+    fn sample_items(&self, out: &mut String, indent: &str, item: &Json) {
+        let Some(properties) = item.get("properties").and_then(Json::as_object) else { return };
+        let inner = format!("{indent}    ");
+        let mut rules = catalogue::rules(item).peekable();
+        if rules.peek().is_none() {
+            let mut block = String::new();
+            self.sample_section(&mut block, &inner, properties);
+            out.push_str(&dashed(&block, indent));
+        }
+        for (number, (condition, then)) in rules.enumerate() {
+            let chosen = |from: &Json, key: &str| from.get("properties").and_then(|properties| properties.get(key)).cloned();
+            let mut block = String::new();
+            for (key, property) in properties {
+                let (word, depending) = (chosen(condition, key), chosen(then, key));
+                if number == 0 {
+                    comment(&mut block, &inner, property);
+                }
+                match (word, depending) {
+                    (Some(word), _) => {
+                        let _ = writeln!(block, "{inner}{key}: {}", flow(word.get("const").unwrap_or(&Json::Null)));
+                    }
+                    (None, Some(depending)) => self.sample(&mut block, &inner, key, &depending),
+                    (None, None) if number == 0 || required(item, key) => {
+                        let value = self.sample_value(property);
+                        // Names are unique.
+                        let suffix = if number == 0 { String::new() } else { format!("-{}", number + 1) };
+                        let value = value.as_str().map(|text| format!("{text}{suffix}").into()).unwrap_or(value);
+                        let _ = writeln!(block, "{inner}{key}: {}", flow(&value));
+                    }
+                    (None, None) => {}
+                }
+            }
+            out.push_str(&dashed(&block, indent));
+        }
+    }
+
+    /// The items' schema, if it is a list of sections.
+    fn section_items<'s>(&'s self, property: &'s Json) -> Option<&'s Json> {
+        let item = self.resolve(self.resolve(property).get("items")?);
+        item.get("properties").map(|_| item)
+    }
+
+    /// What a key may hold: its example, its default, or the least of its kind.
+    fn sample_value(&self, property: &Json) -> Json {
+        let resolved = self.resolve(property);
+        let given = |schema: &Json| {
+            let example = schema.get("examples").and_then(|examples| examples.get(0));
+            example.or_else(|| schema.get("default")).or_else(|| schema.get("const")).filter(|value| !value.is_null()).cloned()
+        };
+        let word = || resolved.get("enum").and_then(|words| words.get(0)).cloned();
+        let kind = || {
+            let kind = resolved.get("type");
+            let kind = kind.and_then(|kind| kind.as_str().or_else(|| kind.get(0).and_then(Json::as_str)));
+            match kind {
+                Some("integer" | "number") => resolved.get("minimum").cloned().unwrap_or_else(|| 0.into()),
+                Some("boolean") => false.into(),
+                Some("array") => Json::Array(Vec::new()),
+                Some("object") => Json::Object(Map::new()),
+                _ => "".into(),
+            }
+        };
+        // A union shows the first of its forms.
+        let form = || {
+            let forms = resolved.get("oneOf").or_else(|| resolved.get("anyOf")).and_then(Json::as_array)?;
+            let form = forms.iter().find(|form| form.get("type").and_then(Json::as_str) != Some("null"))?;
+            Some(self.sample_value(form))
+        };
+        let section = || {
+            let properties = resolved.get("properties").and_then(Json::as_object)?;
+            Some(properties.iter().map(|(key, property)| (key.clone(), self.sample_value(property))).collect::<Map<_, _>>().into())
+        };
+        given(property).or_else(|| given(resolved)).or_else(word).or_else(form).or_else(section).unwrap_or_else(kind)
     }
 
     /// The schema behind references and behind "or nothing".
@@ -89,6 +178,10 @@ impl Example<'_> {
         let section = branches.into_iter().flatten().find(|branch| branch.get("$ref").is_some());
         section.map_or(schema, |section| self.resolve(section))
     }
+}
+
+fn required(schema: &Json, key: &str) -> bool {
+    schema.get("required").and_then(Json::as_array).is_some_and(|required| required.iter().any(|one| one == key))
 }
 
 fn comment(out: &mut String, indent: &str, schema: &Json) {
@@ -131,7 +224,13 @@ fn dashed(block: &str, indent: &str) -> String {
 /// A scalar or a list of scalars on one line, quoted where YAML would read it as something else.
 fn flow(value: &Json) -> String {
     match value {
-        Json::Array(items) => format!("[{}]", items.iter().map(Json::to_string).collect::<Vec<_>>().join(", ")),
+        Json::Array(items) => {
+            let item = |item: &Json| if item.is_string() { item.to_string() } else { flow(item) };
+            format!("[{}]", items.iter().map(item).collect::<Vec<_>>().join(", "))
+        }
+        Json::Object(entries) => {
+            format!("{{{}}}", entries.iter().map(|(key, value)| format!("{key}: {}", flow(value))).collect::<Vec<_>>().join(", "))
+        }
         Json::String(text) if plain(text) => text.clone(),
         other => other.to_string(),
     }

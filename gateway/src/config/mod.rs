@@ -3,6 +3,8 @@
 //! The YAML text is read into a tree that knows its lines and columns, checked against the schema of the `Spec`, read into the `Spec`, and parsed
 //! into a [`Config`]; nothing past this module asks again whether a value makes sense. Each stage reports everything that it finds.
 
+mod backends;
+mod catalogue;
 mod duration;
 mod example;
 mod parse;
@@ -21,8 +23,10 @@ use std::{
 
 use authdns::{Name, RecordType, StaticRecord, ZoneConfig};
 use ipnet::IpNet;
+use providers::{KINDS, Kind};
 use secrecy::SecretString;
 
+pub use backends::{Backend, Settings};
 pub use parse::is_mail_address;
 pub use problem::{ConfigError, Invalid};
 
@@ -45,6 +49,8 @@ pub struct Config {
     pub webhook: Option<Webhook>,
     /// `/metrics`, `/healthz`, `/readyz`; `None` closes it.
     pub metrics: Option<Metrics>,
+    /// The DNS services whose zones are written, in the order of the file.
+    pub backends: Vec<Backend>,
     /// The ACME directories that `issue` knows by name.
     pub issuer: Issuer,
 }
@@ -197,7 +203,7 @@ impl Config {
     /// None in practice: a test holds the defaults valid.
     pub fn embedded() -> Result<Self, ConfigError> {
         let mut problems = Problems::default();
-        parse::parse(&Spec::default(), None, &mut problems).ok_or_else(|| problems.into_error(Path::new("embedded defaults")))
+        parse::parse(&Spec::default(), None, KINDS, &mut problems).ok_or_else(|| problems.into_error(Path::new("embedded defaults")))
     }
 
     /// Parses YAML text; `file` is its name in messages.
@@ -206,13 +212,40 @@ impl Config {
     /// [`ConfigError::Invalid`], with everything that is wrong.
     pub fn from_yaml(text: &str, file: &Path) -> Result<Self, ConfigError> {
         let mut problems = Problems::default();
-        parse_yaml(text, &mut problems).ok_or_else(|| problems.into_error(file))
+        parse_yaml(text, KINDS, &mut problems).ok_or_else(|| problems.into_error(file))
     }
 }
 
 impl Config {
     /// What is allowed and yet most likely a mistake.
     pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.zone_warnings();
+        warnings.extend(self.backend_warnings());
+        warnings
+    }
+
+    fn backend_warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut written: Vec<(&Backend, &Name)> = Vec::new();
+        for (backend, zone) in self.backends.iter().flat_map(|backend| backend.zones.iter().map(move |zone| (backend, &zone.name))) {
+            if self.dns.iter().flat_map(|dns| &dns.zones).any(|embedded| embedded.name == *zone) {
+                let backend = &backend.name;
+                warnings.push(format!(
+                    "the zone {zone} stands under dns.zones and is one of the backend {backend}'s: acmegate writes it in its own DNS server only; leave it out of one of the two"
+                ));
+            }
+            match written.iter().find(|(_, known)| *known == zone) {
+                Some((first, _)) => warnings.push(format!(
+                    "the zone {zone} is one of the backend {}'s and of the backend {}'s: the first is taken; leave it out of one of the two",
+                    first.name, backend.name
+                )),
+                None => written.push((backend, zone)),
+            }
+        }
+        warnings
+    }
+
+    fn zone_warnings(&self) -> Vec<String> {
         let is_address = |record: &StaticRecord| matches!(record.record_type(), RecordType::A | RecordType::AAAA);
         let mut warnings = Vec::new();
         for zone in self.dns.iter().flat_map(|dns| &dns.zones) {
@@ -231,12 +264,20 @@ impl Config {
 
 /// The commented example file; it parses into the embedded defaults.
 pub fn example() -> String {
-    let defaults = serde_json::to_value(Spec::default()).unwrap_or_default();
-    example::render(&schema(), &defaults)
+    example_with(KINDS)
 }
 
 /// The JSON Schema (draft 2020-12) of the configuration file.
 pub fn schema() -> serde_json::Value {
+    schema_with(KINDS)
+}
+
+fn example_with(kinds: &[Kind]) -> String {
+    let defaults = serde_json::to_value(Spec::default()).unwrap_or_default();
+    example::render(&schema_with(kinds), &defaults)
+}
+
+fn schema_with(kinds: &[Kind]) -> serde_json::Value {
     let mut derived = schemars::schema_for!(Spec).to_value();
     // What a reader and an editor look for first.
     let mut schema = serde_json::Map::new();
@@ -244,21 +285,23 @@ pub fn schema() -> serde_json::Value {
         schema.extend(derived.as_object_mut().and_then(|derived| derived.remove(key)).map(|value| (key.to_owned(), value)));
     }
     schema.extend(derived.as_object().cloned().unwrap_or_default());
-    schema.into()
+    let mut schema = schema.into();
+    catalogue::insert(&mut schema, kinds);
+    schema
 }
 
-fn parse_yaml(text: &str, problems: &mut Problems) -> Option<Config> {
+fn parse_yaml(text: &str, kinds: &[Kind], problems: &mut Problems) -> Option<Config> {
     let mut tree: Node = read_yaml(text, problems)?;
     if matches!(tree.value, tree::Value::Null) {
         // An empty file misses the same keys as an empty section.
         tree.value = tree::Value::Map(Vec::new());
     }
-    shape::check(&schema(), &tree, problems);
+    shape::check(&schema_with(kinds), &tree, problems);
     if !problems.is_empty() {
         return None;
     }
     let spec: Spec = read_yaml(text, problems)?;
-    parse::parse(&spec, Some(&tree), problems)
+    parse::parse(&spec, Some(&tree), kinds, problems)
 }
 
 fn read_yaml<T: serde::de::DeserializeOwned>(text: &str, problems: &mut Problems) -> Option<T> {

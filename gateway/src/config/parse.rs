@@ -11,13 +11,14 @@ use std::{
 
 use authdns::{Name, StaticRecord, ZoneConfig, Zones};
 use ipnet::IpNet;
+use providers::Kind;
 use secrecy::SecretString;
 
 use super::{
-    AcmeDns, Check, Config, Directory, Dns, Eab, Issuer, Metrics, Propagation, Registration, TlsFiles, Webhook, duration,
+    AcmeDns, Config, Directory, Dns, Eab, Issuer, Metrics, Propagation, Registration, TlsFiles, Webhook, duration,
     problem::Problems,
     spec::{
-        AcmeDnsSpec, CheckSpec, DirectorySpec, DnsSpec, EabSpec, MetricsSpec, OneOrMany, PropagationSpec, RegistrationSpec, Spec, TlsSpec,
+        AcmeDnsSpec, DirectorySpec, DnsSpec, EabSpec, MetricsSpec, OneOrMany, PropagationSpec, RegistrationSpec, Spec, TlsSpec,
         WebhookSpec, ZoneSpec,
     },
     tree::{Node, Place},
@@ -27,20 +28,22 @@ use super::{
 const MAX_SECRET_FILE: u64 = 1 << 20;
 
 /// The valid configuration; `None` if anything was wrong, which then stands in `problems`.
-pub(super) fn parse(spec: &Spec, tree: Option<&Node>, problems: &mut Problems) -> Option<Config> {
-    let mut parser = Parser { tree, problems };
+pub(super) fn parse(spec: &Spec, tree: Option<&Node>, kinds: &[Kind], problems: &mut Problems) -> Option<Config> {
+    let mut parser = Parser { tree, kinds, problems };
     let config = parser.config(spec);
     if parser.problems.is_empty() { config } else { None }
 }
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     tree: Option<&'a Node>,
+    /// The providers that a backend can be.
+    pub(super) kinds: &'a [Kind],
     problems: &'a mut Problems,
 }
 
 impl Parser<'_> {
     /// Notes a complaint about the value at `path`.
-    fn wrong(&mut self, path: &str, message: impl Into<String>) {
+    pub(super) fn wrong(&mut self, path: &str, message: impl Into<String>) {
         let place = self.tree.map_or(Place { line: 1, column: 1 }, |tree| tree.place_of(path));
         self.problems.add(place, path, message.into());
     }
@@ -55,6 +58,7 @@ impl Parser<'_> {
         let acmedns = spec.acmedns.as_ref().map(|door| self.acmedns(door, &zones));
         let webhook = spec.webhook.as_ref().map(|door| self.webhook(door));
         let metrics = spec.metrics.as_ref().map(|door| self.metrics(door));
+        let backends = self.backends(&spec.backends);
         let directories = spec.issuer.directories.iter().enumerate();
         let directories: Vec<_> = directories.map(|(index, one)| self.directory(one, &format!("issuer.directories[{index}]"))).collect();
         self.no_directory_twice(&spec.issuer.directories);
@@ -65,6 +69,7 @@ impl Parser<'_> {
             acmedns: flat(acmedns)?,
             webhook: flat(webhook)?,
             metrics: flat(metrics)?,
+            backends: backends?,
             issuer: Issuer { directories: directories.into_iter().collect::<Option<_>>()? },
         })
     }
@@ -146,12 +151,7 @@ impl Parser<'_> {
     fn propagation(&mut self, spec: &PropagationSpec) -> Option<Propagation> {
         let resolvers = self.addresses(&spec.resolvers, "propagation.resolvers", "127.0.0.53:53");
         let timeout = self.duration(&spec.timeout, "propagation.timeout");
-        let check = match spec.check {
-            CheckSpec::Authoritative => Check::Authoritative,
-            CheckSpec::Recursive => Check::Recursive,
-            CheckSpec::None => Check::None,
-        };
-        Some(Propagation { resolvers: resolvers?, check, timeout: timeout? })
+        Some(Propagation { resolvers: resolvers?, check: spec.check.into(), timeout: timeout? })
     }
 
     fn acmedns(&mut self, spec: &AcmeDnsSpec, zones: &[Name]) -> Option<AcmeDns> {
@@ -433,7 +433,7 @@ impl Parser<'_> {
         address
     }
 
-    fn duration(&mut self, text: &str, path: &str) -> Option<Duration> {
+    pub(super) fn duration(&mut self, text: &str, path: &str) -> Option<Duration> {
         let duration = duration::parse(text);
         if duration.is_none() {
             self.wrong(path, format!("{text:?} is not {}", duration::FORM));
@@ -446,7 +446,7 @@ impl Parser<'_> {
         names.collect::<Vec<_>>().into_iter().collect()
     }
 
-    fn name(&mut self, text: &str, path: &str) -> Option<Name> {
+    pub(super) fn name(&mut self, text: &str, path: &str) -> Option<Name> {
         text.parse().map_err(|error| self.wrong(path, format!("{text:?} is not a domain name: {error}"))).ok()
     }
 }

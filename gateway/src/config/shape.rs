@@ -2,11 +2,13 @@
 //! values of the wrong kind, words that are not among the allowed ones.
 //!
 //! serde alone stops at the first error. The schema is the one that `acmegate config schema` prints, so an editor that uses it and the program
-//! agree. Only what schemars derives for a `Spec` is understood here: `$ref`, `anyOf`/`oneOf`, `type`, `const`/`enum`, `properties`, `items`.
+//! agree. Only what schemars derives for a `Spec` and for the providers' settings is understood here: `$ref`, `anyOf`/`oneOf`, `type`, `const`/`enum`,
+//! `properties`, `additionalProperties`, `items`, `minimum`/`maximum`, and the `if`/`then` by which a provider's name chooses its settings.
 
 use serde_json::Value as Json;
 
 use super::{
+    catalogue,
     problem::Problems,
     tree::{Node, Value},
 };
@@ -26,20 +28,32 @@ impl Shape<'_> {
         let alternatives = alternatives(self.root, schema);
         let fitting: Vec<&Json> = alternatives.iter().copied().filter(|one| takes_kind(one, &node.value)).collect();
         let Some(first) = fitting.first() else {
-            let wanted = listed(&alternatives.iter().map(|one| kind_wanted(one)).collect::<Vec<_>>(), "or");
+            let mut wanted: Vec<String> = alternatives.iter().map(|one| kind_wanted(one)).collect();
+            wanted.dedup();
+            let wanted = listed(&wanted, "or");
+            // What stands where a section should may be a secret that was written down by mistake.
+            let may_be_secret = alternatives.iter().any(|one| types(one).contains(&"object"));
+            let found = if may_be_secret { kind_alone(&node.value) } else { kind(&node.value) };
             let hint = match &node.value {
-                Value::Number(_) if wanted.contains("text") => {
+                Value::Text(_) | Value::Number(_) if alternatives.iter().any(|one| one.pointer("/properties/file").is_some()) => {
+                    " (a secret is not written here: say where it is, such as {file: ./token})"
+                }
+                Value::Number(_) if wanted.contains("text") && !may_be_secret => {
                     " (a duration has a unit, such as 24h; other text made of digits needs quotes)"
                 }
                 Value::Bool(_) if wanted.contains("text") => " (put it in quotes if it is meant as text)",
                 Value::Null if !path.is_empty() => " (leave the key out to get its default)",
                 _ => "",
             };
-            self.problems.add(node.place, path, format!("must be {wanted}, not {}{hint}", kind(&node.value)));
+            self.problems.add(node.place, path, format!("must be {wanted}, not {found}{hint}"));
             return;
         };
         match &node.value {
-            Value::Map(entries) => self.check_map(first, node, entries, path),
+            Value::Map(entries) => {
+                if let Some(one) = self.alternative(&fitting, node, entries, path) {
+                    self.check_map(one, node, entries, path);
+                }
+            }
             Value::List(items) => {
                 for (index, item) in items.iter().enumerate() {
                     self.check(first.get("items").unwrap_or(&Json::Null), item, &format!("{path}[{index}]"));
@@ -57,36 +71,115 @@ impl Shape<'_> {
         }
     }
 
-    fn check_map(&mut self, schema: &Json, node: &Node, entries: &[(super::tree::Key, Node)], path: &str) {
-        let properties = schema.get("properties").and_then(Json::as_object);
-        let known = || properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str));
-        let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    /// The form of a section that is meant, where it has several; `None` if none is, which is then noted.
+    fn alternative<'s>(&mut self, forms: &[&'s Json], node: &Node, entries: &[Entry], path: &str) -> Option<&'s Json> {
+        if let [one] = forms {
+            return Some(one);
+        }
+        let takes = |form: &Json, key: &str| properties(form).is_some_and(|properties| properties.contains_key(key));
+        let tagged = |form: &&&Json| {
+            let word_fits = |(key, value): &Entry| match (properties(form).and_then(|all| all.get(&key.text)?.get("const")), &value.value) {
+                (Some(word), Value::Text(text)) => word == text,
+                _ => true,
+            };
+            entries.iter().all(word_fits)
+        };
+        let best = forms.iter().filter(tagged).max_by_key(|form| {
+            let (known, required) = (entries.iter().filter(|(key, _)| takes(form, &key.text)).count(), required(form));
+            let missing = required.iter().filter(|needed| !entries.iter().any(|(key, _)| key.text == **needed)).count();
+            // The first of equals: `max_by_key` would give the last.
+            (known, std::cmp::Reverse(missing), std::cmp::Reverse(forms.iter().position(|other| std::ptr::eq(*other, **form))))
+        });
+        let best = best.or(forms.first()).copied()?;
+        let mut keys: Vec<&str> =
+            forms.iter().flat_map(|form| properties(form).into_iter().flat_map(|all| all.keys())).map(String::as_str).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        if !entries.iter().any(|(key, _)| takes(best, &key.text)) {
+            let message = match entries.first() {
+                None => format!("is empty; it needs one of {}", keys.join(", ")),
+                Some((key, _)) => {
+                    format!("unknown key{}; known here, one of them: {}", guess(&key.text, keys.iter().copied()), keys.join(", "))
+                }
+            };
+            let (place, path) = match entries.first() {
+                None => (node.place, path.to_owned()),
+                Some((key, _)) => (key.place, below(path, &key.text)),
+            };
+            self.problems.add(place, &path, message);
+            return None;
+        }
+        let strangers: Vec<&Entry> =
+            entries.iter().filter(|(key, _)| !takes(best, &key.text) && forms.iter().any(|form| takes(form, &key.text))).collect();
+        if strangers.is_empty() {
+            return Some(best);
+        }
+        for (key, _) in strangers {
+            let others = entries.iter().map(|(key, _)| key.text.as_str()).filter(|other| *other != key.text).collect::<Vec<_>>().join(", ");
+            self.problems.add(key.place, &below(path, &key.text), format!("stands beside {others}: give one of them"));
+        }
+        None
+    }
+
+    fn check_map(&mut self, schema: &Json, node: &Node, entries: &[Entry], path: &str) {
+        // What the section's own words choose stands before what holds for all.
+        let chosen: Vec<&Json> =
+            catalogue::rules(schema).filter(|(condition, _)| holds(condition, entries)).map(|(_, then)| then).collect();
+        let layers = || chosen.iter().copied().chain([schema]);
+        let property = |key: &str| layers().find_map(|layer| properties(layer)?.get(key));
+        let any = schema.get("additionalProperties").filter(|any| any.as_bool() != Some(false));
+        let known = || properties(schema).into_iter().flat_map(|properties| properties.keys().map(String::as_str));
         let mut meant = Vec::new();
         for (key, value) in entries {
-            match properties.and_then(|properties| properties.get(&key.text)) {
-                Some(schema) => self.check(schema, value, &below(&key.text)),
+            match property(&key.text) {
+                Some(schema) => self.check(schema, value, &below(path, &key.text)),
+                None if any.is_some_and(Json::is_object) => self.check(any.unwrap_or(&Json::Null), value, &below(path, &key.text)),
+                None if any.is_some() => {}
                 None => {
                     meant.extend(nearest(&key.text, known()));
                     let guess = guess(&key.text, known());
                     let known = known().collect::<Vec<_>>().join(", ");
-                    self.problems.add(key.place, &below(&key.text), format!("unknown key{guess}; known here: {known}"));
+                    self.problems.add(key.place, &below(path, &key.text), format!("unknown key{guess}; known here: {known}"));
                 }
             }
         }
-        for required in schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
+        for required in layers().flat_map(required) {
             if !entries.iter().any(|(key, _)| key.text == required) && !meant.contains(&required) {
-                self.problems.add(node.place, &below(required), "is missing".to_owned());
+                self.problems.add(node.place, &below(path, required), "is missing".to_owned());
             }
         }
     }
 
     fn check_number(&mut self, schema: &Json, node: &Node, number: &serde_json::Number, path: &str) {
         let least = schema.get("minimum").and_then(Json::as_u64).unwrap_or(0);
-        // schemars writes no maximum for the Rust integers; all of ours are u32.
-        if number.as_u64().is_none_or(|n| n < least || n > u64::from(u32::MAX)) {
-            self.problems.add(node.place, path, format!("must be a whole number from {least} to {}, not {number}", u32::MAX));
+        // schemars writes no maximum for the larger Rust integers; none of ours is larger than u32.
+        let most = schema.get("maximum").and_then(Json::as_u64).unwrap_or(u64::from(u32::MAX));
+        if number.as_u64().is_none_or(|n| n < least || n > most) {
+            self.problems.add(node.place, path, format!("must be a whole number from {least} to {most}, not {number}"));
         }
     }
+}
+
+type Entry = (super::tree::Key, Node);
+
+fn properties(schema: &Json) -> Option<&serde_json::Map<String, Json>> {
+    schema.get("properties").and_then(Json::as_object)
+}
+
+fn required(schema: &Json) -> Vec<&str> {
+    schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect()
+}
+
+fn below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Whether a condition of `if` holds: words that keys of this section have.
+fn holds(condition: &Json, entries: &[Entry]) -> bool {
+    properties(condition).into_iter().flatten().all(|(wanted, word)| {
+        let given = entries.iter().find(|(key, _)| key.text == *wanted).map(|(_, node)| &node.value);
+        matches!((given, word.get("const").and_then(Json::as_str)), (Some(Value::Text(text)), Some(word)) if text == word)
+    })
 }
 
 /// The schema with references followed and unions opened.
@@ -149,6 +242,15 @@ fn kind_wanted(schema: &Json) -> String {
         })
         .collect();
     listed(&kinds, "or")
+}
+
+/// Without what it is.
+fn kind_alone(value: &Value) -> String {
+    match value {
+        Value::Number(_) => "a number".to_owned(),
+        Value::Text(_) => "text".to_owned(),
+        other => kind(other),
+    }
 }
 
 fn kind(value: &Value) -> String {

@@ -3,10 +3,12 @@
 //! The doc comments here are what `acmegate config example` prints above each key and what `acmegate config schema` carries as descriptions; they
 //! speak to who runs acmegate. [`Spec::default`] is what runs without a file.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::{Check, Settings};
 
 /// Configuration of acmegate.
 ///
@@ -36,6 +38,12 @@ pub(super) struct Spec {
     /// Plain HTTP with `/metrics` (OpenMetrics), `/healthz` and `/readyz`.
     #[serde(default)]
     pub metrics: Option<MetricsSpec>,
+    /// DNS services whose zones acmegate writes beside its own. Each claim goes to the backend with the longest zone that encloses its name.
+    ///
+    /// A secret is never written here. Its key says where it is read from, each time it is needed: `{file: ./token}`, `{env: TOKEN}`, or
+    /// `{kubernetes: {name: dns, key: token}}` (a key of a Secret; `namespace:` where it is not acmegate's own).
+    #[serde(default)]
+    pub backends: Vec<BackendSpec>,
     /// The standalone issuer: `acmegate issue`.
     #[serde(default)]
     pub issuer: IssuerSpec,
@@ -191,6 +199,58 @@ pub(super) struct MetricsSpec {
     pub listen: OneOrMany,
 }
 
+/// A DNS service. What `settings` takes depends on `provider`: `catalogue.rs` puts that into the schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Backend")]
+pub(super) struct BackendSpec {
+    /// Its name here, in logs and in metrics: lower-case letters, digits and `-`. The ledger remembers it, so that a backend that is renamed leaves
+    /// what was claimed under its old name.
+    #[schemars(example = &"corp-dns")]
+    pub name: String,
+    /// Which DNS service it is.
+    pub provider: String,
+    /// The zones that it may write, each as its name, or as `{name: example.org, id: Z0123}` where the credential may not list zones or several
+    /// have one name. Empty: every zone that the credential can see.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!(["example.com", { "name": "example.org", "id": "Z0123" }]))]
+    pub zones: Vec<BackendZoneSpec>,
+    /// The TTL of new records. A record set that stands keeps its own.
+    #[serde(default = "default_ttl")]
+    pub ttl: String,
+    /// Instead of `propagation.check`, for the zones of this backend.
+    #[serde(default)]
+    #[schemars(example = &"recursive")]
+    pub check: Option<CheckSpec>,
+    /// How often the credential is tried, with a call that changes nothing, so that one that no longer works is known before a certificate needs it.
+    #[serde(default = "default_verify")]
+    pub verify: String,
+    /// The provider's own settings.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub settings: Settings,
+}
+
+/// A zone by its name, or by name and identifier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(super) enum BackendZoneSpec {
+    Named(String),
+    Pinned(PinnedZoneSpec),
+}
+
+/// A zone whose identifier is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(super) struct PinnedZoneSpec {
+    /// The zone's name.
+    pub name: String,
+    /// What the provider calls it.
+    pub id: String,
+}
+
 /// The issuer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -297,7 +357,18 @@ impl Default for Spec {
                 solver: default_solver(),
             }),
             metrics: Some(MetricsSpec { listen: OneOrMany::of("127.0.0.1:9090") }),
+            backends: Vec::new(),
             issuer: IssuerSpec::default(),
+        }
+    }
+}
+
+impl From<CheckSpec> for Check {
+    fn from(spec: CheckSpec) -> Self {
+        match spec {
+            CheckSpec::Authoritative => Self::Authoritative,
+            CheckSpec::Recursive => Self::Recursive,
+            CheckSpec::None => Self::None,
         }
     }
 }
@@ -324,6 +395,14 @@ impl Default for IssuerSpec {
 
 fn default_data() -> PathBuf {
     "./acmegate-data".into()
+}
+
+fn default_ttl() -> String {
+    "60s".to_owned()
+}
+
+fn default_verify() -> String {
+    "15m".to_owned()
 }
 
 fn default_registration() -> RegistrationSpec {
