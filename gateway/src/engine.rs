@@ -7,10 +7,12 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backends::{self, Watch, WatchMetrics},
     config::Config,
-    dispatch::{Blind, Dispatcher, Pace},
+    dispatch::{Blind, Dispatcher, Pace, Route},
     ledger::{EmbeddedZones, Ledger},
     store::{DataFolder, SqliteStore, Store, StoreError, StoreMetrics},
+    sweep::Sweeper,
 };
 
 /// The parts that doors and the issuer work with; clones share them.
@@ -26,6 +28,12 @@ pub struct Engine {
     pub zones: Zones,
     /// The claims.
     pub ledger: Ledger,
+    /// The backends of the configuration, in its order.
+    pub routes: Vec<Route>,
+    /// The watch over their credentials; it watches once it is run.
+    pub watch: Watch,
+    /// What marks the records of this installation, where a provider can carry a mark.
+    pub mark: Arc<str>,
     dispatch: Dispatcher,
 }
 
@@ -38,6 +46,14 @@ pub enum EngineError {
     /// The zones of the configuration.
     #[error("dns.zones: {0}")]
     Zone(#[from] ZoneError),
+    /// A backend's settings, or a file that they name.
+    #[error("backends: {name}: {reason}")]
+    Backend {
+        /// The backend's name.
+        name: Arc<str>,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
 }
 
 impl Engine {
@@ -51,14 +67,24 @@ impl Engine {
         let names: Vec<Name> = zones.names();
         let metrics = StoreMetrics::register(registry);
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path(), &names, Arc::new(EmbeddedZones(zones.clone())), metrics)?);
-        let dispatch = Dispatcher::new(store.clone(), Vec::new(), Arc::new(Blind), Pace::default(), CancellationToken::new());
+        let mark = backends::mark(&store.pepper());
+        let routes = backends::routes(&config.backends, &mark)?;
+        let watch =
+            Watch::new(routes.iter().zip(&config.backends).map(|(route, backend)| (route.clone(), backend.kind.id, backend.verify)));
+        registry.register_collector(Box::new(WatchMetrics(watch.clone())));
+        let dispatch = Dispatcher::new(store.clone(), routes.clone(), Arc::new(Blind), Pace::default(), CancellationToken::new());
         let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
-        Ok(Self { config, folder, store, zones, ledger, dispatch })
+        Ok(Self { config, folder, store, zones, ledger, routes, watch, mark, dispatch })
     }
 
     /// Runs what has to run beside the doors (expiry, dispatch) until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         self.ledger.run(stop).await;
+    }
+
+    /// What looks for values that were left behind.
+    pub fn sweeper(&self) -> Sweeper {
+        Sweeper::new(self.store.clone(), self.ledger.clone(), self.dispatch.clone(), self.routes.clone(), self.mark.clone())
     }
 
     /// Ends the dispatch, writes what is waiting, and closes the store; the lock goes with the last clone.

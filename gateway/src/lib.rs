@@ -4,6 +4,7 @@
 //! it only after its value is gone from DNS; [`dispatch`] makes claims true at whichever DNS serves the name. Arrows run from doors to ledger to
 //! dispatch to providers, never back; the [`issuer`] is a client of the ledger like any door.
 
+pub mod backends;
 pub mod claim;
 pub mod cli;
 pub mod config;
@@ -15,5 +16,6 @@ pub mod ledger;
 pub mod policy;
 pub mod propagation;
 pub mod store;
+pub mod sweep;
 pub mod telemetry;
 pub mod web;

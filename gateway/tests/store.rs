@@ -71,6 +71,76 @@ async fn the_runs_of_a_process_end_with_it_and_so_do_their_values() {
     assert_eq!(work.iter().map(|claim| (claim.id, claim.state)).collect::<Vec<_>>(), [(sent, State::Releasing)]);
 }
 
+/// Owner, value and state of each.
+fn overdue_of(found: &[gateway::store::Overdue]) -> Vec<(String, String, State)> {
+    found.iter().map(|one| (one.claim.owner.to_relative_string(), one.claim.value.to_string(), one.claim.state)).collect()
+}
+
+#[tokio::test]
+async fn what_should_be_gone_from_providers_is_overdue_with_the_time_since_when() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let until = |claim: NewClaim, at: i64| NewClaim { expires: Some(Timestamp(at)), ..claim };
+    let begun = Timestamp::now();
+    let claims = store
+        .claim(vec![
+            until(claim("a.auth.test", "embedded", "acmedns:1"), 10),
+            until(remote("b.example.com", "expired"), 10),
+            until(remote("b.example.com", "later"), 20),
+            remote("a.example.com", "released"),
+            remote("a.example.com", "stands"),
+        ])
+        .await
+        .expect("claimed");
+    let placed = claims.iter().map(|claim| (claim.id, Event::Submit { placed: true })).collect();
+    store.advance(placed).await.expect("submitted");
+    store.release(vec![release(None, "released", "webhook:ns/x")]).await.expect("released");
+    let found = store.overdue(Timestamp(10), 100).await.expect("overdue");
+    let row = |owner: &str, value: &str, state| (owner.to_owned(), value.to_owned(), state);
+    assert_eq!(overdue_of(&found), [row("a.example.com", "released", State::Releasing), row("b.example.com", "expired", State::Submitted)]);
+    assert!(found[0].since.is_some_and(|since| since >= begun), "{found:?}");
+    assert_eq!(found[1].since, Some(Timestamp(10)));
+    assert_eq!(store.overdue(Timestamp(10), 1).await.expect("overdue").len(), 1);
+    // Claimed again, it is due no more.
+    store.claim(vec![remote("a.example.com", "released")]).await.expect("claimed");
+    assert_eq!(store.overdue(Timestamp(9), 100).await.expect("overdue"), []);
+}
+
+#[tokio::test]
+async fn a_stray_is_adopted_unless_anybody_claims_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    store.claim(vec![remote("a.example.com", "claimed")]).await.expect("claimed");
+    let stray = |value: &str, backend: &str| NewClaim {
+        holder: Holder::from("sweep:mark"),
+        lane: Lane { backend: Backend::from(backend), zone: name("example.com") },
+        ..remote("a.example.com", value)
+    };
+    let asked = [("claimed", true), ("stray", false)].map(|(value, _)| (name("a.example.com"), value.parse().expect("a value")));
+    assert_eq!(store.claimed(asked.to_vec()).await.expect("claimed"), asked[..1]);
+    // The other backend sees the same zone.
+    let strays = vec![stray("claimed", "corp"), stray("claimed", "other"), stray("stray", "corp"), stray("stray", "other")];
+    let adopted = store.adopt(strays.clone()).await.expect("adopted");
+    let [one] = adopted.as_slice() else { panic!("{adopted:?}") };
+    assert_eq!((one.value.as_str(), one.state, one.placed, one.lane.backend.as_str()), ("stray", State::Releasing, true, "corp"));
+    assert_eq!(store.work(&one.lane).await.expect("work").iter().find(|claim| claim.id == one.id), Some(one));
+    assert_eq!(store.adopt(strays).await.expect("adopted"), []);
+    let census = store.census().await.expect("counted");
+    assert_eq!(census, State::ALL.map(|state| (state, u64::from(matches!(state, State::Wanted | State::Releasing)))));
+}
+
+#[tokio::test]
+async fn a_claim_that_waits_after_a_failure_can_be_hurried() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let id = store.claim(vec![remote("a.example.com", "v")]).await.expect("claimed")[0].id;
+    let failed = Event::Failed { reason: "no".to_owned(), retry_at: Timestamp(i64::MAX), untouched: true };
+    store.advance(vec![(id, failed)]).await.expect("failed");
+    store.hurry(vec![id, ClaimId(id.0 + 1)]).await.expect("hurried");
+    let failure = store.find(vec![id]).await.expect("found")[0].failure.clone().expect("a failure");
+    assert_eq!((failure.reason.as_str(), failure.attempts, failure.retry_at), ("no", 1, Timestamp(0)));
+}
+
 #[tokio::test]
 async fn a_value_of_two_holders_stands_until_both_let_go() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -32,6 +32,11 @@ impl Holder {
         Self(format!("issue:{run}").into())
     }
 
+    /// The sweep, for values that carry the mark of this installation and that nobody claims.
+    pub fn sweep(mark: &str) -> Self {
+        Self(format!("sweep:{mark}").into())
+    }
+
     /// As it is stored.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -128,6 +133,16 @@ impl Timestamp {
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// To the second, in UTC, as RFC 3339 writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_second(self.0.div_euclid(1000)) {
+            Ok(time) => write!(f, "{time}"),
+            Err(_) => f.write_str("a time that no calendar has"),
+        }
     }
 }
 

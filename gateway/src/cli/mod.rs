@@ -6,6 +6,7 @@ mod issue;
 mod lifecycle;
 mod progress;
 mod serve;
+mod sweep;
 mod tasks;
 
 use std::{
@@ -66,6 +67,8 @@ enum Command {
     Serve,
     /// Get a certificate: through the running gateway, or on its own
     Issue(issue::IssueArgs),
+    /// Find values that acmegate left behind in DNS, and remove them
+    Sweep(sweep::SweepArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -94,6 +97,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve => serve::run(load()?),
         Command::Issue(args) => issue::run(&args, load()?),
+        Command::Sweep(args) => sweep::run(&args, load()?),
         Command::Config(ConfigCommand::Check) => {
             check::run(config.as_deref(), &load()?);
             Ok(())

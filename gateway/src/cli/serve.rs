@@ -28,6 +28,7 @@ use crate::{
     engine::Engine,
     issuer::Issuer,
     store::Store,
+    sweep::{Schedule, SweepMetrics},
     telemetry::{self, Health, Phase},
     web::{self, Bound, Limits, Listener, ReloadedTls},
 };
@@ -102,6 +103,7 @@ impl Serving {
         let dns = opening.dns(&engine)?;
         opening.acmedns(&engine).await?;
         opening.webhook(&engine)?;
+        let sweep_metrics = SweepMetrics::register(opening.registry.sub_registry_with_prefix("acmegate"));
         let metrics = opening.bind("metrics", config.metrics.as_ref().map_or(&[], |metrics| &metrics.listen), web::bind)?;
         let (admin, admin_listener) = AdminSocket::bind(&engine.folder).map_err(Failure::failed)?;
         opening.announced.push(format!("listening admin {}", admin.path().display()));
@@ -114,18 +116,24 @@ impl Serving {
             async move { engine.run(stop).await }
         });
         base.spawn_fallible("the watch over the store", watch(engine.store.clone(), base.stop()));
+        if !engine.routes.is_empty() {
+            let (watch, stop) = (engine.watch.clone(), base.stop());
+            base.spawn("the watch over credentials", async move { watch.run(stop).await });
+            let (schedule, stop) = (Schedule::new(engine.sweeper(), sweep_metrics), base.stop());
+            base.spawn("the sweep", async move { schedule.run(stop).await });
+        }
         if let Some(dns) = dns {
             base.spawn("the DNS server", dns.run(base.stop()));
         }
         let limits = Limits { drain: DRAIN - LAST_PART, ..Limits::default() };
-        let metrics_router = telemetry::router(registry, health.clone(), engine.store.clone());
+        let metrics_router = telemetry::router(registry, health.clone(), engine.store.clone(), engine.watch.clone());
         for listener in metrics {
             base.spawn(
                 "the metrics door",
                 web::serve(listener, None, metrics_router.clone(), Limits { drain: LAST_PART, ..limits }, base.stop()),
             );
         }
-        doors.spawn("the admin door", admin::serve(admin_listener, Issuer::new(engine.clone()), limits, doors.stop()));
+        doors.spawn("the admin door", admin::serve(admin_listener, Issuer::new(engine.clone()), engine.sweeper(), limits, doors.stop()));
         for Door { name, listener, tls, router } in opened {
             doors.spawn(format!("the {name} door"), web::serve(listener, tls, router, limits, doors.stop()));
         }

@@ -141,6 +141,11 @@ impl Dispatcher {
         }
     }
 
+    /// Changes after each round of any lane, so that whoever waits for claims knows when to look at them again.
+    pub fn rounds(&self) -> watch::Receiver<u64> {
+        self.0.rounds.subscribe()
+    }
+
     /// Waits until claims are visible, one of them fails, or the deadline is over.
     ///
     /// # Errors

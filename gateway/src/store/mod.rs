@@ -78,6 +78,15 @@ pub struct NewClaim {
     pub keep: Option<u32>,
 }
 
+/// A claim at a provider that should be gone: its time is over, or its holder let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overdue {
+    /// The claim.
+    pub claim: Claim,
+    /// Since when it should be gone; `None` where an older acmegate wrote it and did not write that down.
+    pub since: Option<Timestamp>,
+}
+
 /// Told, after a commit and in the order of commits, what now stands at owner names of embedded zones. Verbs return after it was told.
 pub trait Projection: Send + Sync {
     /// `values` is all that is claimed at an owner; an empty list means nothing is.
@@ -159,6 +168,31 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As [`StoreError`] says.
     async fn work(&self, lane: &Lane) -> Result<Vec<Claim>, StoreError>;
+
+    /// Up to `limit` claims at providers whose time is over at `now`, or that are being released; by lane and owner.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn overdue(&self, now: Timestamp, limit: u32) -> Result<Vec<Overdue>, StoreError>;
+
+    /// Takes over values that are ours and that no claim names, for to remove them: each becomes a claim that is being released, with its value in DNS.
+    /// One that any claim names by now, whoever's and at whatever backend, is left to that. Gives the claims that were written.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn adopt(&self, strays: Vec<NewClaim>) -> Result<Vec<Claim>, StoreError>;
+
+    /// Makes the next attempt for claims due at once, whatever they wait for after their last failure.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn hurry(&self, ids: Vec<ClaimId>) -> Result<(), StoreError>;
+
+    /// Of these values at their owner names, those that a claim names, at any provider.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn claimed(&self, values: Vec<(Name, Value)>) -> Result<Vec<(Name, Value)>, StoreError>;
 
     /// The claims with these names that are still there.
     ///

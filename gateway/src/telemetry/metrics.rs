@@ -17,7 +17,7 @@ use prometheus_client::{
 };
 
 use super::{Health, Phase, process::Process};
-use crate::{claim::State, store::Store};
+use crate::{backends::Watch, claim::State, store::Store};
 
 /// OpenMetrics 1.0 text.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -39,10 +39,10 @@ pub fn register_dns(registry: &mut Registry, counters: Arc<Counters>) {
 }
 
 /// The routes of the metrics door.
-pub fn router(mut registry: Registry, health: Health, store: Arc<dyn Store>) -> Router {
+pub fn router(mut registry: Registry, health: Health, store: Arc<dyn Store>, watch: Watch) -> Router {
     let claims = Family::<ClaimState, Gauge>::default();
     registry.sub_registry_with_prefix("acmegate").register("claims", "Claims in the ledger, by state", claims.clone());
-    let door = Door { registry: Arc::new(registry), health, store, claims };
+    let door = Door { registry: Arc::new(registry), health, store, watch, claims };
     Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(door)
 }
 
@@ -51,6 +51,7 @@ struct Door {
     registry: Arc<Registry>,
     health: Health,
     store: Arc<dyn Store>,
+    watch: Watch,
     claims: Family<ClaimState, Gauge>,
 }
 
@@ -82,15 +83,20 @@ async fn healthz(extract::State(door): extract::State<Door>) -> Response {
     }
 }
 
-/// Ready: a client that comes now is served.
-async fn readyz(extract::State(door): extract::State<Door>) -> Response {
-    let unready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
-    match (door.health.phase(), door.store.broken()) {
-        (Phase::Ready, None) => "ready\n".into_response(),
-        (Phase::Starting, _) => unready("starting\n".to_owned()),
-        (Phase::Draining, _) => unready("stopping\n".to_owned()),
-        (Phase::Ready, Some(error)) => unready(format!("{error}\n")),
+/// Ready: a client that comes now is served. A credential that no longer works changes nothing about that: DNS answers, and the other backends
+/// work; `?verbose` tells of it.
+async fn readyz(extract::State(door): extract::State<Door>, extract::RawQuery(query): extract::RawQuery) -> Response {
+    let (status, mut text) = match (door.health.phase(), door.store.broken()) {
+        (Phase::Ready, None) => (StatusCode::OK, "ready\n".to_owned()),
+        (Phase::Starting, _) => (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
+        (Phase::Draining, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
+        (Phase::Ready, Some(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+    };
+    let verbose = |query: &str| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose="));
+    if query.as_deref().is_some_and(verbose) {
+        text.extend(door.watch.lines().iter().flat_map(|line| [line.as_str(), "\n"]));
     }
+    (status, text).into_response()
 }
 
 /// The DNS server's counters at each scrape: the hot path knows nothing of metrics.
@@ -164,7 +170,7 @@ mod tests {
         let engine = Engine::open(Arc::new(config), registry.sub_registry_with_prefix("acmegate")).expect("open");
         register_dns(&mut registry, Arc::default());
         let health = Health::default();
-        let router = router(registry, health.clone(), engine.store.clone());
+        let router = router(registry, health.clone(), engine.store.clone(), engine.watch.clone());
 
         assert_eq!(get(&router, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
         health.enter(Phase::Ready);

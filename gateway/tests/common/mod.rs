@@ -15,7 +15,7 @@ use gateway::store::{Projection, SqliteStore, StoreMetrics};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use providers::{
-    Calls, Change, Error, Listing, Progress, Provider, Receipt, TxtSet, Zone,
+    Calls, Change, Error, Listing, Marked, Progress, Provider, Receipt, TxtSet, Zone,
     zones::{Delegations, Finder},
 };
 
@@ -82,11 +82,26 @@ pub(crate) struct FakeDns {
     pub(crate) faults: Mutex<VecDeque<Fault>>,
     pub(crate) pending: Mutex<u32>,
     pub(crate) interferences: Mutex<Vec<(Name, String)>>,
+    /// What was written through the provider, if its records can carry a mark.
+    pub(crate) marks: Option<Mutex<BTreeSet<(Name, String)>>>,
+    /// Nobody answers.
+    pub(crate) down: Mutex<bool>,
+    /// What a try of the credential says; `None` is that it works.
+    pub(crate) refused: Mutex<Option<Error>>,
 }
 
 impl FakeDns {
     pub(crate) fn serving(zone: &str) -> Arc<Self> {
         Arc::new(Self { zone: Some(name(zone)), ..Self::default() })
+    }
+
+    /// One whose records carry marks.
+    pub(crate) fn marking(zone: &str) -> Arc<Self> {
+        Arc::new(Self { zone: Some(name(zone)), marks: Some(Mutex::default()), ..Self::default() })
+    }
+
+    pub(crate) fn values(&self, owner: &str) -> Vec<String> {
+        self.records.lock().get(&name(owner)).map(|values| values.iter().cloned().collect()).unwrap_or_default()
     }
 
     pub(crate) fn insert(&self, owner: &Name, value: &str) {
@@ -100,6 +115,11 @@ impl FakeDns {
     fn change(&self, change: &Change) -> Result<(), Error> {
         if self.version(&change.owner) != change.version {
             return Err(Error::Conflict("the RRset is not what it was".to_owned()));
+        }
+        if let Some(marks) = &self.marks {
+            let mut marks = marks.lock();
+            marks.extend(change.add.iter().map(|value| (change.owner.clone(), value.clone())));
+            marks.retain(|(owner, value)| *owner != change.owner || !change.remove.contains(value));
         }
         let mut records = self.records.lock();
         let values = records.entry(change.owner.clone()).or_default();
@@ -115,6 +135,9 @@ impl FakeDns {
 #[async_trait]
 impl Provider for FakeDns {
     async fn zones(&self, _apex: Option<&Name>) -> Result<Listing, Error> {
+        if *self.down.lock() {
+            return Err(Error::Unsent("nobody answers".to_owned()));
+        }
         let zones = self.zone.iter().map(|zone| Zone { id: "1".to_owned(), name: zone.clone(), nameservers: BTreeSet::new() }).collect();
         Ok(Listing { zones, complete: true })
     }
@@ -128,7 +151,12 @@ impl Provider for FakeDns {
     }
 
     async fn verify(&self) -> Result<String, Error> {
-        Ok("a DNS in memory".to_owned())
+        self.refused.lock().clone().map_or_else(|| Ok("a DNS in memory".to_owned()), Err)
+    }
+
+    async fn marked(&self, _zone: &Zone) -> Result<Option<Vec<Marked>>, Error> {
+        let marked = |(owner, value): &(Name, String)| Marked { owner: owner.clone(), value: value.clone() };
+        Ok(self.marks.as_ref().map(|marks| marks.lock().iter().map(marked).collect()))
     }
 
     fn calls(&self) -> Calls {

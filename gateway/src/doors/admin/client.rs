@@ -8,15 +8,18 @@ use std::{
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::socket::SOCKET;
-use crate::issuer::{Event, IssueError, IssueRequest, Outcome};
+use super::{SweepLine, socket::SOCKET};
+use crate::{
+    issuer::{Event, IssueError, IssueRequest, Outcome},
+    sweep::{Report, SweepError, SweepRequest},
+};
 
-/// Longest line that is taken: a certificate for 100 names with its chain and key has about 60 KiB.
-const MAX_LINE: usize = 1 << 20;
+/// Longest line that is taken: a certificate for 100 names with its chain and key has about 60 KiB, a sweep that found 10,000 values 4 MiB.
+const MAX_LINE: usize = 16 << 20;
 /// Longest text of a refusal that is shown.
 const MAX_REFUSAL: usize = 4096;
 
@@ -46,6 +49,9 @@ pub enum ClientError {
     /// The run ended without a certificate.
     #[error(transparent)]
     Issue(#[from] IssueError),
+    /// The sweep ended without a report.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
 }
 
 impl Client {
@@ -68,9 +74,42 @@ impl Client {
     /// # Errors
     /// As [`ClientError`] says.
     pub async fn issue(self, request: &IssueRequest, mut on_event: impl FnMut(Event)) -> Result<Outcome, ClientError> {
+        let on_line = |line: &[u8]| {
+            Ok(match read(line)? {
+                Some(Read::Event(event)) => {
+                    on_event(event);
+                    None
+                }
+                Some(Read::End(outcome)) => Some(*outcome),
+                None => None,
+            })
+        };
+        self.post("/v1/issue", request, on_line).await
+    }
+
+    /// Has it look for what was left behind, and remove it if that is asked for.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn sweep(self, request: &SweepRequest) -> Result<Report, ClientError> {
+        self.post("/v1/sweep", request, |line: &[u8]| match serde_json::from_slice(line) {
+            Ok(SweepLine::Report { report }) => Ok(Some(report)),
+            Ok(SweepLine::Error(error)) => Err(error.into()),
+            Err(error) => Err(ClientError::Refused(format!("its answer cannot be read: {error}"))),
+        })
+        .await
+    }
+
+    /// Sends a request and reads the lines of its answer, up to the one that gives the end.
+    async fn post<T>(
+        self,
+        path: &str,
+        request: &impl Serialize,
+        mut on_line: impl FnMut(&[u8]) -> Result<Option<T>, ClientError>,
+    ) -> Result<T, ClientError> {
         let lost = |error: hyper::Error| ClientError::Lost(error.to_string());
         let body = serde_json::to_vec(request).map_err(|error| ClientError::Refused(error.to_string()))?;
-        let request = Request::post("/v1/issue")
+        let request = Request::post(path)
             .header("host", "acmegate")
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
@@ -90,10 +129,8 @@ impl Client {
                 pending.extend_from_slice(&data);
                 while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
                     let line: Vec<u8> = pending.drain(..=end).collect();
-                    match read(&line)? {
-                        Some(Read::Event(event)) => on_event(event),
-                        Some(Read::End(outcome)) => return Ok(*outcome),
-                        None => {}
+                    if let Some(end) = on_line(&line)? {
+                        return Ok(end);
                     }
                 }
                 if pending.len() > MAX_LINE {

@@ -2,6 +2,8 @@
 //!
 //! `POST /v1/issue` takes an [`IssueRequest`] as JSON and answers with lines of JSON, each a [`Line`]: events while the run goes on
 //! (`{"event":…}`), then its end (`{"outcome":…}` or `{"error":…}`). A caller that goes away cancels its run.
+//!
+//! `POST /v1/sweep` takes a [`SweepRequest`] and answers with one such line (`{"report":…}` or `{"error":…}`) when the sweep is over.
 
 mod client;
 mod socket;
@@ -16,8 +18,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use futures_util::stream;
-use serde::Serialize;
+use futures_util::{Stream, stream};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -32,6 +34,7 @@ pub use socket::{AdminError, AdminSocket};
 
 use crate::{
     issuer::{Event, IssueError, IssueRequest, Issuer, Outcome, Reporter},
+    sweep::{Report, SweepError, SweepRequest, Sweeper},
     web::{self, BodyError, Limits, Listener, read_body},
 };
 
@@ -52,10 +55,23 @@ pub enum Line {
     Error(IssueError),
 }
 
+/// The answer to a sweep.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum SweepLine {
+    /// What was found and done.
+    Report {
+        /// It.
+        report: Report,
+    },
+    /// Why there is no report.
+    Error(SweepError),
+}
+
 /// Serves the door until `stop`. Then open runs have half of [`Limits::drain`] to end by themselves, and are cancelled; it returns when all have removed
 /// their values.
-pub async fn serve(listener: Listener, issuer: Issuer, limits: Limits, stop: CancellationToken) {
-    let runs = Runs { issuer, tasks: TaskTracker::new(), cancel: CancellationToken::new() };
+pub async fn serve(listener: Listener, issuer: Issuer, sweeper: Sweeper, limits: Limits, stop: CancellationToken) {
+    let runs = Runs { issuer, sweeper, tasks: TaskTracker::new(), cancel: CancellationToken::new() };
     let end_runs = async {
         stop.cancelled().await;
         runs.tasks.close();
@@ -73,15 +89,44 @@ pub async fn serve(listener: Listener, issuer: Issuer, limits: Limits, stop: Can
 #[derive(Clone)]
 struct Runs {
     issuer: Issuer,
+    sweeper: Sweeper,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
 
 fn router(runs: Runs) -> Router {
-    Router::new().route("/v1/issue", post(issue)).with_state(runs)
+    Router::new().route("/v1/issue", post(issue)).route("/v1/sweep", post(sweep)).with_state(runs)
 }
 
 async fn issue(State(runs): State<Runs>, request: Request) -> Response {
+    let request: IssueRequest = match read_request(request, "a request for a certificate").await {
+        Ok(request) => request,
+        Err(refusal) => return *refusal,
+    };
+    let answer = stream::unfold(start(&runs, request), |answer| async {
+        let (line, answer) = answer?.next().await;
+        Some((Ok::<_, Infallible>(line), answer))
+    });
+    lines(answer)
+}
+
+async fn sweep(State(runs): State<Runs>, request: Request) -> Response {
+    let request: SweepRequest = match read_request(request, "a request for a sweep").await {
+        Ok(request) => request,
+        Err(refusal) => return *refusal,
+    };
+    // The header goes out at once: a sweep takes longer than a caller is kept waiting for one.
+    lines(stream::once(async move {
+        Ok(bytes(&match runs.sweeper.sweep(&request).await {
+            Ok(report) => SweepLine::Report { report },
+            Err(error) => SweepLine::Error(error),
+        }))
+    }))
+}
+
+/// Reads the JSON of a request; else the answer that refuses it.
+async fn read_request<T: DeserializeOwned>(request: Request, what: &str) -> Result<T, Box<Response>> {
+    let refuse = |status: StatusCode, text: String| Err(Box::new((status, text).into_response()));
     let body = match read_body(request.into_body(), MAX_REQUEST).await {
         Ok(body) => body,
         Err(error) => {
@@ -90,18 +135,14 @@ async fn issue(State(runs): State<Runs>, request: Request) -> Response {
                 BodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
                 BodyError::Broken => StatusCode::BAD_REQUEST,
             };
-            return (status, format!("{error}\n")).into_response();
+            return refuse(status, format!("{error}\n"));
         }
     };
-    let request: IssueRequest = match serde_json::from_slice(&body) {
-        Ok(request) => request,
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("this is not a request for a certificate: {error}\n")).into_response(),
-    };
-    let answer = stream::unfold(start(&runs, request), |answer| async {
-        let (line, answer) = answer?.next().await;
-        Some((Ok::<_, Infallible>(line), answer))
-    });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answer)).into_response()
+    serde_json::from_slice(&body).or_else(|error| refuse(StatusCode::BAD_REQUEST, format!("this is not {what}: {error}\n")))
+}
+
+fn lines(lines: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
 /// Starts a run; it ends when the answer is dropped.
@@ -143,7 +184,7 @@ impl Answer {
     }
 }
 
-fn bytes(line: &Line) -> Bytes {
+fn bytes(line: &impl Serialize) -> Bytes {
     let mut bytes = serde_json::to_vec(line).unwrap_or_default();
     bytes.push(b'\n');
     bytes.into()

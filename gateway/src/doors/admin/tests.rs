@@ -31,7 +31,7 @@ impl House {
         let (socket, listener) = AdminSocket::bind(&engine.folder).expect("bound");
         let stop = CancellationToken::new();
         let limits = Limits { drain: Duration::from_secs(2), ..Limits::default() };
-        let serving = tokio::spawn(serve(listener, Issuer::new(engine.clone()), limits, stop.clone()));
+        let serving = tokio::spawn(serve(listener, Issuer::new(engine.clone()), engine.sweeper(), limits, stop.clone()));
         Self { folder, engine, stop, serving, _socket: socket }
     }
 
@@ -90,7 +90,12 @@ async fn an_open_run_is_cancelled_at_the_end_and_says_so() {
 #[tokio::test]
 async fn what_is_no_request_is_refused() {
     let house = House::open().await;
-    let runs = Runs { issuer: Issuer::new(house.engine.clone()), tasks: TaskTracker::new(), cancel: CancellationToken::new() };
+    let runs = Runs {
+        issuer: Issuer::new(house.engine.clone()),
+        sweeper: house.engine.sweeper(),
+        tasks: TaskTracker::new(),
+        cancel: CancellationToken::new(),
+    };
     for (body, status) in [("{}".to_owned(), StatusCode::BAD_REQUEST), (" ".repeat(MAX_REQUEST + 1), StatusCode::PAYLOAD_TOO_LARGE)] {
         let request = Request::post("/v1/issue").body(Body::from(body)).expect("request");
         assert_eq!(issue(State(runs.clone()), request).await.status(), status);
@@ -108,4 +113,15 @@ async fn nobody_listens_where_nothing_runs() {
     drop(std::os::unix::net::UnixListener::bind(folder.path().join("acmegate.sock")).expect("stale socket"));
     assert!(std::fs::metadata(folder.path().join("acmegate.sock")).expect("there").file_type().is_socket());
     assert!(Client::connect(folder.path()).await.expect("usable").is_none());
+}
+
+#[tokio::test]
+async fn a_sweep_comes_back_with_its_report_or_says_why_not() {
+    let house = House::open().await;
+    let report = house.client().await.sweep(&SweepRequest::default()).await.expect("a report");
+    assert_eq!(report, Report { rows: Vec::new(), unasked: Vec::new() });
+    let unknown = SweepRequest { apply: true, backend: Some("corp".to_owned()) };
+    let error = house.client().await.sweep(&unknown).await.expect_err("no such backend");
+    assert_eq!(error.to_string(), "no backend is named \"corp\"; the configuration has: none");
+    house.close().await;
 }

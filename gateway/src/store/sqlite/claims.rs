@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use super::tx::Tx;
 use crate::{
     claim::{Backend, Claim, ClaimId, Event, Failure, Fate, Holder, Lane, Release, State, Timestamp, Value},
-    store::NewClaim,
+    store::{NewClaim, Overdue},
 };
 
 /// A query for whole claims, as [`decode`] reads them.
@@ -144,6 +144,71 @@ pub(super) fn expire(tx: &mut Tx<'_>, now: Timestamp, limit: u32) -> rusqlite::R
     step_all(tx, due, &Event::Release)
 }
 
+pub(super) fn overdue(tx: &Tx<'_>, now: Timestamp, limit: u32) -> rusqlite::Result<Vec<Overdue>> {
+    // Two queries, each with an index of its own; what is in the first is not in the second.
+    let mut found: Vec<Overdue> = tx
+        .sql
+        .prepare_cached(select!("WHERE state = 4 AND state <> 3 AND backend <> 'embedded' ORDER BY backend, zone, owner LIMIT ?1"))?
+        .query_map(params![limit], |row| Ok(Overdue { claim: decode(row)?, since: None }))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut released = tx.sql.prepare_cached("SELECT released FROM claims WHERE id = ?1")?;
+    for overdue in &mut found {
+        let at: Option<i64> = released.query_row(params![overdue.claim.id.0], |row| row.get(0))?;
+        overdue.since = at.map(Timestamp);
+    }
+    let room = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+    let expired: Vec<Claim> = tx
+        .sql
+        .prepare_cached(select!("WHERE expires <= ?1 AND state <> 4 AND backend <> 'embedded' ORDER BY expires LIMIT ?2"))?
+        .query_map(params![now.0, room], decode)?
+        .collect::<rusqlite::Result<_>>()?;
+    found.extend(expired.into_iter().map(|claim| Overdue { since: claim.expires, claim }));
+    found.sort_by(|a, b| (&a.claim.lane, &a.claim.owner, a.claim.id).cmp(&(&b.claim.lane, &b.claim.owner, b.claim.id)));
+    Ok(found)
+}
+
+pub(super) fn adopt(tx: &mut Tx<'_>, strays: &[NewClaim]) -> rusqlite::Result<Vec<Claim>> {
+    let mut adopted = Vec::new();
+    for stray in strays {
+        if stray.lane.backend == Backend::Embedded || names(tx, &stray.owner, &stray.value)? {
+            continue;
+        }
+        let mut new = claim(tx, &NewClaim { expires: None, keep: None, ..stray.clone() })?;
+        // It stands there, and it is ours: as if it had been placed and let go.
+        new.placed = true;
+        new.state = State::Submitted;
+        tx.counters.census.moved(Some(State::Wanted), Some(State::Submitted));
+        step(tx, &mut new, &Event::Release)?;
+        adopted.push(new);
+    }
+    Ok(adopted)
+}
+
+pub(super) fn hurry(tx: &Tx<'_>, ids: &[ClaimId]) -> rusqlite::Result<()> {
+    let mut statement = tx.sql.prepare_cached("UPDATE claims SET retry_at = 0 WHERE id = ?1 AND retry_at IS NOT NULL")?;
+    for id in ids {
+        statement.execute(params![id.0])?;
+    }
+    Ok(())
+}
+
+pub(super) fn claimed(tx: &Tx<'_>, values: &[(Name, Value)]) -> rusqlite::Result<Vec<(Name, Value)>> {
+    let mut found = Vec::new();
+    for (owner, value) in values {
+        if names(tx, owner, value)? {
+            found.push((owner.clone(), value.clone()));
+        }
+    }
+    Ok(found)
+}
+
+/// True if a claim at a provider names this value at this owner.
+fn names(tx: &Tx<'_>, owner: &Name, value: &Value) -> rusqlite::Result<bool> {
+    tx.sql
+        .prepare_cached("SELECT 1 FROM claims WHERE owner = ?1 AND value = ?2 AND backend <> 'embedded'")?
+        .exists(params![owner.to_string(), value.as_str()])
+}
+
 pub(super) fn advance(tx: &mut Tx<'_>, events: &[(ClaimId, Event)]) -> rusqlite::Result<Vec<Claim>> {
     let mut changed = Vec::with_capacity(events.len());
     for (id, event) in events {
@@ -226,6 +291,10 @@ fn step(tx: &mut Tx<'_>, claim: &mut Claim, event: &Event) -> rusqlite::Result<F
         Fate::Changed => {
             let seq = tx.next_seq();
             write(tx, claim, seq)?;
+            if claim.state == State::Releasing && before != State::Releasing {
+                let now = Timestamp::now().0;
+                tx.sql.prepare_cached("UPDATE claims SET released = ?2 WHERE id = ?1")?.execute(params![claim.id.0, now])?;
+            }
             tx.counters.census.moved(Some(before), Some(claim.state));
         }
         Fate::Gone => {

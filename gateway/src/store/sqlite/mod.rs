@@ -19,8 +19,8 @@ use tx::{Counters, Tx};
 pub use writer::StoreMetrics;
 use writer::Writer;
 
-use super::{AccountRow, DirectoryAccount, NewClaim, Projection, Store, StoreError};
-use crate::claim::{Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp};
+use super::{AccountRow, DirectoryAccount, NewClaim, Overdue, Projection, Store, StoreError};
+use crate::claim::{Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp, Value};
 
 /// The file in the data folder.
 const FILE: &str = "acmegate.sqlite";
@@ -129,6 +129,22 @@ impl Store for SqliteStore {
     async fn work(&self, lane: &Lane) -> Result<Vec<Claim>, StoreError> {
         let lane = lane.clone();
         self.writer.run(move |tx: &mut Tx<'_>| claims::work(tx, &lane)).await
+    }
+
+    async fn overdue(&self, now: Timestamp, limit: u32) -> Result<Vec<Overdue>, StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| claims::overdue(tx, now, limit)).await
+    }
+
+    async fn adopt(&self, strays: Vec<NewClaim>) -> Result<Vec<Claim>, StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| claims::adopt(tx, &strays)).await
+    }
+
+    async fn hurry(&self, ids: Vec<ClaimId>) -> Result<(), StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| claims::hurry(tx, &ids)).await
+    }
+
+    async fn claimed(&self, values: Vec<(Name, Value)>) -> Result<Vec<(Name, Value)>, StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| claims::claimed(tx, &values)).await
     }
 
     async fn find(&self, ids: Vec<ClaimId>) -> Result<Vec<Claim>, StoreError> {

@@ -61,6 +61,8 @@ const MIGRATIONS: &[&str] = &[
      CREATE INDEX claims_by_holder ON claims (holder) WHERE holder NOT GLOB 'acmedns:*';
      CREATE INDEX claims_by_expiry ON claims (expires) WHERE expires IS NOT NULL;
      CREATE INDEX claims_with_work ON claims (backend, zone, owner) WHERE state <> 3;",
+    // When a claim at a provider was let go, in milliseconds: how long its value outstays its time.
+    "ALTER TABLE claims ADD COLUMN released INTEGER;",
 ];
 
 /// Opens the file, sets how it is written, and migrates it.

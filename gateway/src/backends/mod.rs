@@ -1,0 +1,77 @@
+//! The backends of the configuration, put together: providers with their zones and secrets.
+
+mod secrets;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use authdns::Name;
+use providers::{
+    Context,
+    zones::{Delegations, Finder},
+};
+
+pub use secrets::BackendSecrets;
+pub use watch::{Standing, Watch, WatchMetrics};
+
+use crate::{config, dispatch::Route, engine::EngineError};
+
+/// Digits of the mark: 48 bits tell installations apart, and fit into every comment.
+const MARK_BYTES: usize = 6;
+
+/// What marks the records of the installation whose store has this pepper; the pepper cannot be found from it.
+pub fn mark(pepper: &[u8; 32]) -> Arc<str> {
+    let key = blake3::derive_key("acmegate 2026 mark of an installation on its records", pepper);
+    let (digits, _) = key.split_at(MARK_BYTES);
+    format!("acmegate {}", data_encoding::HEXLOWER.encode(digits)).into()
+}
+
+/// Makes the providers and their finders. Asks nobody.
+///
+/// # Errors
+/// [`EngineError::Backend`] alone.
+pub fn routes(backends: &[config::Backend], mark: &str) -> Result<Vec<Route>, EngineError> {
+    let secrets = Arc::new(BackendSecrets::of_this_process());
+    let delegations: Arc<dyn Delegations> = Arc::new(Unknown);
+    let route = |backend: &config::Backend| {
+        let context = Context { backend: backend.name.clone(), ttl: backend.ttl, mark: mark.to_owned(), secrets: secrets.clone() };
+        let provider = backend.build(&context).map_err(|reason| EngineError::Backend { name: backend.name.clone(), reason })?;
+        let finder = Finder::new(provider.clone(), backend.zones.clone(), delegations.clone());
+        Ok(Route { name: backend.name.clone(), provider, finder })
+    };
+    backends.iter().map(route).collect()
+}
+
+/// A tenth more or less, so that what runs on a schedule does not run in step, here or on other machines.
+pub(crate) fn jitter(wait: Duration) -> Duration {
+    let mut random = [0; 2];
+    // Without random bytes there is no jitter, and no harm.
+    let _ = getrandom::fill(&mut random);
+    let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
+    wait.mul_f64(0.9 + 0.2 * share)
+}
+
+/// Walks no delegation: zones of one name have to be pinned by their ids.
+struct Unknown;
+
+#[async_trait]
+impl Delegations for Unknown {
+    async fn nameservers(&self, _zone: &Name) -> Vec<Name> {
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_is_the_installations_own_and_does_not_change() {
+        assert_eq!(mark(&[1; 32]), mark(&[1; 32]));
+        assert_ne!(mark(&[1; 32]), mark(&[2; 32]));
+        let mark = mark(&[1; 32]);
+        let digits = mark.strip_prefix("acmegate ").expect("the name in front");
+        assert!(digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{mark}");
+    }
+}

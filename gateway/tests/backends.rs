@@ -1,0 +1,65 @@
+//! The watch over credentials: a dead one shows in metrics and in `/readyz?verbose`, and takes nothing out of service.
+
+#![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod common;
+
+use std::time::Duration;
+
+use axum::{Router, body::Body, http::Request};
+use common::FakeDns;
+use gateway::{
+    backends::{Standing, Watch, WatchMetrics},
+    telemetry::{self, Health, Phase},
+};
+use providers::Error;
+use tower::ServiceExt;
+
+async fn get(router: &Router, path: &str) -> (u16, String) {
+    let response = router.clone().oneshot(Request::get(path).body(Body::empty()).expect("a request")).await.expect("infallible");
+    let status = response.status().as_u16();
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+    (status, String::from_utf8(body.to_vec()).expect("text"))
+}
+
+#[tokio::test]
+async fn a_dead_credential_shows_and_readiness_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = common::open(folder.path(), &[]);
+    let (good, bad) = (FakeDns::serving("example.com"), FakeDns::serving("example.org"));
+    let every = Duration::from_secs(900);
+    let routes = [("corp", good.clone()), ("other", bad.clone())];
+    let watch = Watch::new(routes.map(|(name, dns)| (common::route(name, dns), "memory", every)));
+    let mut registry = telemetry::registry();
+    registry.sub_registry_with_prefix("acmegate").register_collector(Box::new(WatchMetrics(watch.clone())));
+    let health = Health::default();
+    health.enter(Phase::Ready);
+    let router = telemetry::router(registry, health, store.clone(), watch.clone());
+
+    let (status, text) = get(&router, "/readyz?verbose").await;
+    assert_eq!((status, text.lines().nth(1)), (200, Some("[ ] backend corp (memory): its credential is being tried")));
+    assert!(!get(&router, "/metrics").await.1.contains("acmegate_backend_credential_valid{"));
+
+    *bad.refused.lock() = Some(Error::Auth("the token has expired".to_owned()));
+    watch.try_all().await;
+    let (status, text) = get(&router, "/readyz?verbose").await;
+    assert_eq!(status, 200, "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[1].starts_with("[+] backend corp (memory): a DNS in memory (tried 20"), "{text}");
+    assert!(lines[2].starts_with("[-] backend other (memory): the credential was refused: the token has expired (since 20"), "{text}");
+    assert_eq!(get(&router, "/readyz").await, (200, "ready\n".to_owned()));
+    let (_, metrics) = get(&router, "/metrics").await;
+    for line in [
+        "acmegate_backend_credential_valid{backend=\"corp\"} 1",
+        "acmegate_backend_credential_valid{backend=\"other\"} 0",
+        "acmegate_backend_calls_total{backend=\"corp\",outcome=\"answered\"} 0",
+    ] {
+        assert!(metrics.lines().any(|given| given == line), "no {line} in\n{metrics}");
+    }
+    assert!(metrics.contains("acmegate_backend_last_verified_timestamp_seconds{backend=\"corp\"} "), "{metrics}");
+    assert!(!metrics.contains("acmegate_backend_last_verified_timestamp_seconds{backend=\"other\"} "), "{metrics}");
+
+    *bad.refused.lock() = None;
+    watch.try_all().await;
+    assert!(watch.standings().iter().all(|(_, standing)| matches!(standing, Standing::Valid { .. })), "{:?}", watch.standings());
+}
