@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     fs,
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -35,11 +34,11 @@ pub(super) struct Cluster {
     /// With `token`, `ca.crt` and `namespace`.
     account: PathBuf,
     client: Mutex<Option<(Vec<u8>, Client)>>,
-    kept: Mutex<HashMap<(String, KeyOf), (Instant, Arc<SecretString>)>>,
+    kept: Mutex<HashMap<Place, (Instant, SecretString)>>,
 }
 
-/// A Secret's name and a key of it.
-type KeyOf = (String, String);
+/// A namespace, a Secret's name, and a key of it.
+type Place = (String, String, String);
 
 #[derive(Deserialize)]
 struct Answer {
@@ -66,18 +65,18 @@ impl Cluster {
             Some(namespace) => namespace.clone(),
             None => self.account_file(secret, "namespace")?.trim().to_owned(),
         };
-        let place = (namespace, (key.name.clone(), key.key.clone()));
+        let place = (namespace, key.name.clone(), key.key.clone());
         if let Some((at, text)) = self.kept.lock().get(&place)
             && at.elapsed() < KEPT
         {
-            return Ok((**text).clone());
+            return Ok(text.clone());
         }
         let text = self.ask(secret, key, &place.0).await?;
         let mut kept = self.kept.lock();
         if kept.len() >= MOST_KEPT {
             kept.clear();
         }
-        kept.insert(place, (Instant::now(), Arc::new(text.clone())));
+        kept.insert(place, (Instant::now(), text.clone()));
         Ok(text)
     }
 
@@ -198,7 +197,7 @@ mod tests {
             assert!(error.contains(said), "{error}");
         }
         let kept: Vec<_> = cluster.kept.lock().keys().cloned().collect();
-        assert_eq!(kept, [("here".to_owned(), ("dns".to_owned(), "token".to_owned()))], "failures are not kept");
+        assert_eq!(kept, [("here".to_owned(), "dns".to_owned(), "token".to_owned())], "failures are not kept");
         assert!(!format!("{cluster:?}").contains("s3cret"));
     }
 }
