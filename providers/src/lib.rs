@@ -14,6 +14,7 @@
 
 pub mod batch;
 mod cloudflare;
+mod digitalocean;
 mod dns;
 mod error;
 pub mod http;

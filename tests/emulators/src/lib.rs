@@ -2,6 +2,7 @@
 //! against it, serves its zones by DNS as the vendor would, and fails when it is told to.
 
 pub mod cloudflare;
+pub mod digitalocean;
 pub mod faults;
 pub mod nameservers;
 
