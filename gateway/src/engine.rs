@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backends::{self, Watch, WatchMetrics},
     config::Config,
-    dispatch::{Blind, Dispatcher, Pace, Route},
+    dispatch::{Dispatcher, Pace, Route},
     ledger::{EmbeddedZones, Ledger},
+    propagation::Propagation,
     store::{DataFolder, SqliteStore, Store, StoreError, StoreMetrics},
     sweep::Sweeper,
 };
@@ -32,6 +33,8 @@ pub struct Engine {
     pub routes: Vec<Route>,
     /// The watch over their credentials; it watches once it is run.
     pub watch: Watch,
+    /// What sees values at the servers of their zones, and what it learned of those.
+    pub propagation: Arc<Propagation>,
     /// What marks the records of this installation, where a provider can carry a mark.
     pub mark: Arc<str>,
     dispatch: Dispatcher,
@@ -68,13 +71,14 @@ impl Engine {
         let metrics = StoreMetrics::register(registry);
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path(), &names, Arc::new(EmbeddedZones(zones.clone())), metrics)?);
         let mark = backends::mark(&store.pepper());
-        let routes = backends::routes(&config.backends, &mark)?;
+        let propagation = Arc::new(Propagation::new(&config.propagation));
+        let routes = backends::routes(&config.backends, &mark, propagation.clone())?;
         let watch =
             Watch::new(routes.iter().zip(&config.backends).map(|(route, backend)| (route.clone(), backend.kind.id, backend.verify)));
         registry.register_collector(Box::new(WatchMetrics(watch.clone())));
-        let dispatch = Dispatcher::new(store.clone(), routes.clone(), Arc::new(Blind), Pace::default(), CancellationToken::new());
+        let dispatch = Dispatcher::new(store.clone(), routes.clone(), propagation.clone(), Pace::default(), CancellationToken::new());
         let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
-        Ok(Self { config, folder, store, zones, ledger, routes, watch, mark, dispatch })
+        Ok(Self { config, folder, store, zones, ledger, routes, watch, propagation, mark, dispatch })
     }
 
     /// Runs what has to run beside the doors (expiry, dispatch) until `stop`.

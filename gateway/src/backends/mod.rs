@@ -5,8 +5,6 @@ mod watch;
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use authdns::Name;
 use providers::{
     Context,
     zones::{Delegations, Finder},
@@ -27,13 +25,12 @@ pub fn mark(pepper: &[u8; 32]) -> Arc<str> {
     format!("acmegate {}", data_encoding::HEXLOWER.encode(digits)).into()
 }
 
-/// Makes the providers and their finders. Asks nobody.
+/// Makes the providers and their finders, which tell zones of one name apart by their delegations. Asks nobody.
 ///
 /// # Errors
 /// [`EngineError::Backend`] alone.
-pub fn routes(backends: &[config::Backend], mark: &str) -> Result<Vec<Route>, EngineError> {
+pub fn routes(backends: &[config::Backend], mark: &str, delegations: Arc<dyn Delegations>) -> Result<Vec<Route>, EngineError> {
     let secrets = Arc::new(BackendSecrets::of_this_process());
-    let delegations: Arc<dyn Delegations> = Arc::new(Unknown);
     let route = |backend: &config::Backend| {
         let context = Context { backend: backend.name.clone(), ttl: backend.ttl, mark: mark.to_owned(), secrets: secrets.clone() };
         let provider = backend.build(&context).map_err(|reason| EngineError::Backend { name: backend.name.clone(), reason })?;
@@ -50,16 +47,6 @@ pub(crate) fn jitter(wait: Duration) -> Duration {
     let _ = getrandom::fill(&mut random);
     let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
     wait.mul_f64(0.9 + 0.2 * share)
-}
-
-/// Walks no delegation: zones of one name have to be pinned by their ids.
-struct Unknown;
-
-#[async_trait]
-impl Delegations for Unknown {
-    async fn nameservers(&self, _zone: &Name) -> Vec<Name> {
-        Vec::new()
-    }
 }
 
 #[cfg(test)]

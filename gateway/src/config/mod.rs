@@ -68,11 +68,24 @@ pub struct Dns {
 #[derive(Debug, Clone)]
 pub struct Propagation {
     /// Recursive resolvers; empty means the system's.
-    pub resolvers: Vec<SocketAddr>,
+    pub resolvers: Vec<ResolverAddress>,
+    /// PEM with the roots for resolvers over HTTPS; `None` is the system's.
+    pub ca_file: Option<PathBuf>,
     /// Whom to ask for the values.
     pub check: Check,
     /// How long to wait for the values of one certificate.
     pub timeout: Duration,
+}
+
+/// Where a recursive resolver is asked, and over what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResolverAddress {
+    /// UDP, and TCP where an answer is too long for it.
+    Udp(SocketAddr),
+    /// TCP alone.
+    Tcp(SocketAddr),
+    /// HTTPS (RFC 8484), at this URL.
+    Https(reqwest::Url),
 }
 
 /// Whom to ask for the values.

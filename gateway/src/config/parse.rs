@@ -15,7 +15,7 @@ use providers::Kind;
 use secrecy::SecretString;
 
 use super::{
-    AcmeDns, Config, Directory, Dns, Eab, Issuer, Metrics, Propagation, Registration, TlsFiles, Webhook, duration,
+    AcmeDns, Config, Directory, Dns, Eab, Issuer, Metrics, Propagation, Registration, ResolverAddress, TlsFiles, Webhook, duration,
     problem::Problems,
     spec::{
         AcmeDnsSpec, DirectorySpec, DnsSpec, EabSpec, MetricsSpec, OneOrMany, PropagationSpec, RegistrationSpec, Spec, TlsSpec,
@@ -149,9 +149,38 @@ impl Parser<'_> {
     }
 
     fn propagation(&mut self, spec: &PropagationSpec) -> Option<Propagation> {
-        let resolvers = self.addresses(&spec.resolvers, "propagation.resolvers", "127.0.0.53:53");
+        let resolvers =
+            spec.resolvers.iter().enumerate().map(|(index, text)| self.resolver(text, &format!("propagation.resolvers[{index}]")));
+        let resolvers = resolvers.collect::<Vec<_>>().into_iter().collect::<Option<Vec<_>>>();
+        if let Some(file) = &spec.ca_file {
+            self.readable(file, "propagation.ca_file");
+            if !resolvers.iter().flatten().any(|resolver| matches!(resolver, ResolverAddress::Https(_))) {
+                self.wrong("propagation.ca_file", "has no effect without a resolver over HTTPS among propagation.resolvers");
+            }
+        }
         let timeout = self.duration(&spec.timeout, "propagation.timeout");
-        Some(Propagation { resolvers: resolvers?, check: spec.check.into(), timeout: timeout? })
+        Some(Propagation { resolvers: resolvers?, ca_file: spec.ca_file.clone(), check: spec.check.into(), timeout: timeout? })
+    }
+
+    fn resolver(&mut self, text: &str, path: &str) -> Option<ResolverAddress> {
+        const EXAMPLE: &str = "127.0.0.53:53";
+        match text.split_once("://") {
+            Some(("udp", address)) => self.address(address, path, EXAMPLE).map(ResolverAddress::Udp),
+            Some(("tcp", address)) => self.address(address, path, EXAMPLE).map(ResolverAddress::Tcp),
+            Some(("https", _)) => {
+                let url =
+                    reqwest::Url::parse(text).ok().filter(|url| url.has_host() && url.username().is_empty() && url.password().is_none());
+                if url.is_none() {
+                    self.wrong(path, format!("{text:?} is not a URL such as https://dns.example.org/dns-query"));
+                }
+                url.map(ResolverAddress::Https)
+            }
+            Some((scheme, _)) => {
+                self.wrong(path, format!("{text:?}: {scheme} is not among udp, tcp and https"));
+                None
+            }
+            None => self.address(text, path, EXAMPLE).map(ResolverAddress::Udp),
+        }
     }
 
     fn acmedns(&mut self, spec: &AcmeDnsSpec, zones: &[Name]) -> Option<AcmeDns> {
@@ -408,11 +437,6 @@ impl Parser<'_> {
             }
             Some(address)
         });
-        addresses.collect::<Vec<_>>().into_iter().collect()
-    }
-
-    fn addresses(&mut self, texts: &[String], path: &str, example: &str) -> Option<Vec<SocketAddr>> {
-        let addresses = texts.iter().enumerate().map(|(index, text)| self.address(text, &format!("{path}[{index}]"), example));
         addresses.collect::<Vec<_>>().into_iter().collect()
     }
 

@@ -88,8 +88,12 @@ pub(super) struct ZoneSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct PropagationSpec {
-    /// Recursive resolvers that delegations and CNAMEs are followed with, as addresses with a port. Empty: the system's.
+    /// Recursive resolvers that delegations and CNAMEs are followed with: an address with a port (UDP, and TCP where it has to be), `tcp://` before one for
+    /// TCP alone, or the `https://` URL of a resolver over HTTPS. Empty: the system's.
     pub resolvers: Vec<String>,
+    /// PEM file with the roots that resolvers over HTTPS are checked against. Default: the system's.
+    #[schemars(example = &"./resolver-ca.pem")]
+    pub ca_file: Option<PathBuf>,
     /// Whom to ask for the values before the CA looks: every `authoritative` server, the `recursive` resolvers, or `none`.
     pub check: CheckSpec,
     /// How long to wait for the values. When it is over, nothing is sent to the CA, so that it counts no failure.
@@ -375,7 +379,7 @@ impl From<CheckSpec> for Check {
 
 impl Default for PropagationSpec {
     fn default() -> Self {
-        Self { resolvers: Vec::new(), check: CheckSpec::Authoritative, timeout: "120s".to_owned() }
+        Self { resolvers: Vec::new(), ca_file: None, check: CheckSpec::Authoritative, timeout: "120s".to_owned() }
     }
 }
 

@@ -1,24 +1,20 @@
-//! The servers of a zone, as the world finds them.
+//! The servers of a zone, as the world finds them: those that its parent delegates to, and those that the zone itself names besides.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeSet, fmt, net::SocketAddr};
 
 use authdns::Name;
-use futures_util::future::join_all;
-use hickory_proto::rr::{RData, RecordType};
+use hickory_proto::rr::RecordType;
 
 use super::{
     PropagationError,
-    exchange::to_name,
-    resolver::{ResolveError, Resolver},
+    resolver::ResolveError,
+    walk::{Lost, Referral, Servers, Walk, named, shown},
 };
 
 /// Most addresses asked for one zone: more than any zone needs, few enough that nobody can make a cannon of this.
 const MOST_ADDRESSES: usize = 32;
-const DNS: u16 = 53;
+/// The port of DNS.
+pub(super) const DNS: u16 = 53;
 
 /// A zone and its servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,75 +23,127 @@ pub struct Delegation {
     pub zone: Name,
     /// Every address of every server.
     pub servers: Vec<Server>,
+    /// Who says so.
+    pub source: Source,
+    /// The names that the source gives.
+    pub delegated: BTreeSet<Name>,
+    /// The names in the zone's own NS records; `None` if none of its servers gave them.
+    pub own: Option<BTreeSet<Name>>,
+}
+
+/// Who said where a zone is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The servers of the zone above, asked directly.
+    Parent(Name),
+    /// The resolvers, which may remember what was.
+    Resolvers {
+        /// Why the servers of the parent did not.
+        why: String,
+    },
 }
 
 /// One address of one server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Server {
-    /// Its name in the NS record; `None` for a resolver.
-    pub name: Option<Name>,
+    /// Its name in the NS record.
+    pub name: Name,
     /// Where it is asked.
     pub address: SocketAddr,
 }
 
-/// Looks up the NS records of `zone` and all addresses of the servers in them.
+impl Delegation {
+    /// What a person should know: parent and zone that name different servers, or a parent that could not be asked.
+    pub fn notes(&self) -> Vec<String> {
+        let zone = shown(&self.zone);
+        let list = |names: &BTreeSet<Name>| names.iter().map(Name::to_relative_string).collect::<Vec<_>>().join(", ");
+        let mut notes = Vec::new();
+        match &self.source {
+            Source::Resolvers { why } => notes.push(format!("the delegation of {zone} is what the resolvers remember: {why}")),
+            Source::Parent(parent) => {
+                if let Some(own) = self.own.as_ref().filter(|own| **own != self.delegated) {
+                    notes.push(format!(
+                        "{} delegates {zone} to {}, and the zone itself names {}: CAs may ask any of them; make the NS records the same",
+                        shown(parent),
+                        list(&self.delegated),
+                        list(own),
+                    ));
+                }
+            }
+        }
+        notes
+    }
+}
+
+/// Finds the servers of `zone`.
 ///
 /// # Errors
 /// [`PropagationError`] if the world does not know the zone or its servers.
-pub(super) async fn find(resolver: &Resolver, zone: &Name) -> Result<Delegation, PropagationError> {
-    let lookup = |source: ResolveError| PropagationError::Lookup { zone: zone.clone(), source };
-    let answer = resolver.lookup(zone, RecordType::NS).await.map_err(lookup)?;
-    let names: BTreeSet<Name> = answer
-        .records
-        .iter()
-        .filter(|record| to_name(&record.name).as_ref() == Some(zone))
-        .filter_map(|record| match &record.data {
-            RData::NS(server) => to_name(&server.0),
-            _ => None,
-        })
-        .collect();
-    if names.is_empty() {
-        let found =
-            if answer.no_such_name { "the resolvers say that there is no such name" } else { "the resolvers find no NS records for it" };
-        return Err(PropagationError::NotDelegated { zone: zone.clone(), found: found.into() });
+pub(super) async fn find(walk: Walk<'_>, zone: &Name) -> Result<Delegation, PropagationError> {
+    match walk.referral(zone).await {
+        Ok(referral) => from_parent(walk, zone, referral).await,
+        Err(lost) => from_resolvers(walk, zone, lost).await,
     }
-    let questions = names.iter().flat_map(|name| [(name, RecordType::A), (name, RecordType::AAAA)]);
-    let mut servers = BTreeSet::new();
-    let mut failure = None;
-    let answers = join_all(questions.map(|(name, kind)| async move { (name, resolver.lookup(name, kind).await) })).await;
-    for (name, answer) in answers {
-        match answer {
-            Ok(answer) => servers.extend(answer.records.iter().filter_map(|record| {
-                let ip: IpAddr = match &record.data {
-                    RData::A(address) => address.0.into(),
-                    RData::AAAA(address) => address.0.into(),
-                    _ => return None,
-                };
-                Some(Server { name: Some(name.clone()), address: SocketAddr::new(ip, DNS) })
-            })),
-            // One name that cannot be resolved is for resolvers one server less.
-            Err(error) => failure = Some(error),
-        }
+}
+
+async fn from_parent(walk: Walk<'_>, zone: &Name, referral: Referral) -> Result<Delegation, PropagationError> {
+    let Referral { parent, servers, authority } = referral;
+    let delegated: BTreeSet<Name> = servers.keys().cloned().collect();
+    let (mut servers, failure) = walk.addresses(servers).await;
+    let own = if authority { Some(delegated.clone()) } else { walk.own(zone, &servers).await };
+    let more: Servers =
+        own.iter().flatten().filter(|name| !delegated.contains(*name)).map(|name| (name.clone(), BTreeSet::new())).collect();
+    servers.extend(walk.addresses(more).await.0);
+    let servers = listed(walk, zone, servers, failure)?;
+    Ok(Delegation { zone: zone.clone(), servers, source: Source::Parent(parent), delegated, own })
+}
+
+/// What the resolvers know, where the parent did not help: in networks of their own there are zones that only the resolvers know.
+async fn from_resolvers(walk: Walk<'_>, zone: &Name, lost: Lost) -> Result<Delegation, PropagationError> {
+    let answer = walk.resolver.lookup(zone, RecordType::NS).await;
+    let answer = answer.map_err(|source| PropagationError::Lookup { zone: zone.clone(), source })?;
+    let delegated = named(&answer.records, zone);
+    if delegated.is_empty() {
+        let found = match lost {
+            Lost::NotDelegated(found) => found,
+            Lost::Unreachable(_) if answer.no_such_name => "the resolvers say that there is no such name".into(),
+            Lost::Unreachable(_) => "the resolvers find no NS records for it".into(),
+        };
+        return Err(PropagationError::NotDelegated { zone: zone.clone(), found });
     }
-    if servers.is_empty() {
-        return Err(match failure {
-            Some(source) => lookup(source),
-            None => PropagationError::NoAddresses { zone: zone.clone(), servers: names.iter().map(Name::to_relative_string).collect() },
-        });
-    }
+    let (servers, failure) = walk.addresses(delegated.iter().map(|name| (name.clone(), BTreeSet::new())).collect()).await;
+    let servers = listed(walk, zone, servers, failure)?;
+    let why = match lost {
+        Lost::NotDelegated(found) => format!("{found}, so that public CAs will not find the zone"),
+        Lost::Unreachable(why) => why,
+    };
+    Ok(Delegation { zone: zone.clone(), servers, source: Source::Resolvers { why }, delegated, own: None })
+}
+
+/// Each address once, in the order of the servers' names.
+fn listed(walk: Walk<'_>, zone: &Name, servers: Servers, failure: Option<ResolveError>) -> Result<Vec<Server>, PropagationError> {
     let mut seen = BTreeSet::new();
-    let servers = servers.into_iter().filter(|server| seen.insert(server.address)).take(MOST_ADDRESSES).collect();
-    Ok(Delegation { zone: zone.clone(), servers })
+    let each = servers.iter().flat_map(|(name, ips)| ips.iter().map(move |ip| (name, *ip)));
+    let listed: Vec<_> = each
+        .filter(|(_, ip)| seen.insert(*ip))
+        .map(|(name, ip)| Server { name: name.clone(), address: SocketAddr::new(ip, walk.port) })
+        .take(MOST_ADDRESSES)
+        .collect();
+    if !listed.is_empty() {
+        return Ok(listed);
+    }
+    let names = servers.keys().map(Name::to_relative_string).collect();
+    Err(match failure {
+        Some(source) => PropagationError::Lookup { zone: zone.clone(), source },
+        None => PropagationError::NoAddresses { zone: zone.clone(), servers: names },
+    })
 }
 
 impl fmt::Display for Server {
     /// `ns1.example.com (192.0.2.1)`; the port only where it is not 53.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = if self.address.port() == DNS { self.address.ip().to_string() } else { self.address.to_string() };
-        match &self.name {
-            Some(name) => write!(f, "{} ({address})", name.to_relative_string()),
-            None => f.write_str(&address),
-        }
+        write!(f, "{} ({address})", self.name.to_relative_string())
     }
 }
 
@@ -103,11 +151,14 @@ impl fmt::Display for Server {
 mod tests {
     use hickory_proto::{
         op::{Message, ResponseCode},
-        rr::{Record, rdata},
+        rr::{RData, Record, rdata},
     };
 
     use super::{
-        super::fake::{Fake, reply},
+        super::{
+            fake::{Fake, reply},
+            resolver::Resolver,
+        },
         *,
     };
 
@@ -141,7 +192,8 @@ mod tests {
 
     async fn found(zone: &str) -> Result<Vec<String>, String> {
         let fake = Fake::start(|query, _| vec![zone_file(query)]).await;
-        let found = find(&Resolver::new(vec![fake.address]), &zone.parse().unwrap()).await;
+        let resolver = Resolver::new(vec![fake.address]);
+        let found = find(Walk { resolver: &resolver, port: DNS }, &zone.parse().unwrap()).await;
         found.map(|found| found.servers.iter().map(ToString::to_string).collect()).map_err(|error| error.to_string())
     }
 

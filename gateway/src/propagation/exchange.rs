@@ -59,6 +59,15 @@ pub(super) async fn exchange(server: SocketAddr, question: &Question, patience: 
     timeout(patience, over_tcp(server, &query, id, question)).await.map_err(|_| ExchangeError::Timeout)?
 }
 
+/// The same over TCP from the start.
+///
+/// # Errors
+/// [`ExchangeError`].
+pub(super) async fn exchange_tcp(server: SocketAddr, question: &Question, patience: Duration) -> Result<Message, ExchangeError> {
+    let id = random_id()?;
+    timeout(patience, over_tcp(server, &encode(id, question), id, question)).await.map_err(|_| ExchangeError::Timeout)?
+}
+
 /// The name as the gateway writes names; `None` if it is none (which hickory's own checks make impossible).
 pub(super) fn to_name(name: &hickory_proto::rr::Name) -> Option<Name> {
     let mut wire = Vec::with_capacity(name.len() + 1);
@@ -96,7 +105,8 @@ async fn over_tcp(server: SocketAddr, query: &[u8], id: u16, question: &Question
     decode(&answer, id, question).ok_or_else(|| ExchangeError::Other("its answer over TCP is to another question".into()))
 }
 
-fn encode(id: u16, question: &Question) -> Vec<u8> {
+/// The query as it goes over the wire.
+pub(super) fn encode(id: u16, question: &Question) -> Vec<u8> {
     let mut query = Vec::with_capacity(12 + question.name.as_wire().len() + 4 + 11);
     query.extend(id.to_be_bytes());
     query.extend([u8::from(question.recursion), 0]);
@@ -114,14 +124,17 @@ fn encode(id: u16, question: &Question) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8], id: u16, question: &Question) -> Option<Message> {
-    let message = Message::from_vec(bytes).ok()?;
-    let [asked] = message.queries.as_slice() else { return None };
-    let ours = message.metadata.message_type == MessageType::Response
+    Message::from_vec(bytes).ok().filter(|message| answers(message, id, question))
+}
+
+/// True if a message is the answer to this question.
+pub(super) fn answers(message: &Message, id: u16, question: &Question) -> bool {
+    let [asked] = message.queries.as_slice() else { return false };
+    message.metadata.message_type == MessageType::Response
         && message.metadata.id == id
         && asked.query_type == question.kind
         && asked.query_class == DNSClass::IN
-        && to_name(&asked.name).as_ref() == Some(&question.name);
-    ours.then_some(message)
+        && to_name(&asked.name).as_ref() == Some(&question.name)
 }
 
 fn random_id() -> Result<u16, ExchangeError> {

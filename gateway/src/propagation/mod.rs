@@ -17,21 +17,30 @@
 //! **What is not asked.** A resolver that hears "no such name" keeps it, and the CA may share that resolver. Before the values stand, resolvers
 //! are asked only for names on the way (CNAMEs outside of our zones, NS and addresses), never for the owner of the values.
 //!
-//! Files: [`exchange`] one question to one server; [`resolver`] the configured resolvers; [`chain`] CNAMEs; [`delegation`] the servers of a
-//! zone; [`check`] the rule.
+//! Files: [`exchange`] one question to one server, [`upstream`] over which transport; [`resolver`] the configured resolvers; [`chain`] CNAMEs; [`delegation`] the
+//! servers of a zone; [`check`] the rule; [`schedule`] when to ask; [`questions`] how many at a time; [`sight`] what was learned.
 
 mod chain;
 mod check;
 mod delegation;
 mod exchange;
+mod https;
+mod questions;
 mod resolver;
+mod schedule;
+mod sight;
+mod upstream;
+mod walk;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod simulation;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
     time::Duration,
 };
 
@@ -40,10 +49,21 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 pub use chain::{Chain, follow};
-pub use delegation::{Delegation, Server};
+pub use delegation::{Delegation, Server, Source};
 pub use resolver::{ResolveError, Resolver};
+pub use sight::{Propagation, ServerState, Standing};
+
+use check::{Failure, Watch, Watched};
+use delegation::DNS;
+use questions::{Network, Questions};
+use schedule::Schedule;
+use upstream::Upstream;
+use walk::Walk;
 
 use crate::config::{self, Check};
+
+/// What the resolvers are called together.
+const RESOLVERS: &str = "the recursive resolvers";
 
 /// The values that shall be seen, by owner name.
 pub type Values = BTreeMap<Name, BTreeSet<String>>;
@@ -75,7 +95,7 @@ pub type Watcher<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 pub enum PropagationError {
     /// The world does not know the zone.
     #[error(
-        "{zone} is not delegated: {found}. Create NS records for {zone} in the zone above it that name the servers of acmegate, with their addresses",
+        "{zone} is not delegated: {found}. Create NS records for {zone} in the zone above it that name its servers, with their addresses where the names lie in {zone}",
         zone = .zone.to_relative_string()
     )]
     NotDelegated {
@@ -143,7 +163,7 @@ pub struct Plan(BTreeMap<Name, Vec<Server>>);
 impl Checker {
     /// A checker as configured.
     pub fn new(config: &config::Propagation) -> Self {
-        Self { resolver: Resolver::configured(&config.resolvers), check: config.check, timeout: config.timeout }
+        Self { resolver: Resolver::configured(config), check: config.check, timeout: config.timeout }
     }
 
     /// The configured resolvers.
@@ -159,10 +179,10 @@ impl Checker {
         if self.check != Check::Authoritative {
             return Ok(Plan::default());
         }
-        let found = join_all(zones.iter().map(|zone| delegation::find(&self.resolver, zone))).await;
+        let found = join_all(zones.iter().map(|zone| self.servers(zone))).await;
         let mut plan = BTreeMap::new();
         for (zone, found) in zones.iter().zip(found) {
-            plan.insert(zone.clone(), found?.servers);
+            plan.insert(zone.clone(), found?);
         }
         Ok(Plan(plan))
     }
@@ -172,30 +192,70 @@ impl Checker {
     /// # Errors
     /// [`PropagationError::Nobody`] at once where no server serves a zone, [`PropagationError::Timeout`] when the time is up.
     pub async fn wait(&self, plan: &Plan, values: &Values, watcher: Watcher<'_>) -> Result<(), PropagationError> {
-        let deadline = Instant::now() + self.timeout;
+        let start = Instant::now();
         let groups = match self.check {
             Check::None => return Ok(()),
             Check::Recursive => {
-                let servers = self.resolver.servers().iter().map(|&address| Server { name: None, address }).collect();
-                vec![check::Group { label: "the recursive resolvers".into(), servers, values: values.clone(), authority: false }]
+                let servers = self.resolver.upstreams().iter().map(|resolver| (resolver.to_string().into(), resolver.clone())).collect();
+                vec![Group { label: RESOLVERS.into(), servers, values: values.clone() }]
             }
             Check::Authoritative => plan.groups(values),
         };
-        let mut failure = None;
-        for outcome in join_all(groups.iter().map(|group| check::wait(group, deadline, watcher))).await {
+        let questions = Questions::default();
+        let (questions, mut failure) = (&questions, None);
+        for outcome in join_all(groups.into_iter().map(|group| self.watch(group, start, questions, watcher))).await {
             match (outcome, &mut failure) {
                 (Ok(()), _) => {}
-                (Err(check::Failure::Nobody(error)), _) => return Err(error),
-                (Err(check::Failure::Late(more)), None) => failure = Some(more),
-                (Err(check::Failure::Late(more)), Some(servers)) => servers.extend(more),
+                (Err(Failure::Nobody(error)), _) => return Err(error),
+                (Err(Failure::Late(more)), None) => failure = Some(more),
+                (Err(Failure::Late(more)), Some(servers)) => servers.extend(more),
             }
         }
         failure.map_or(Ok(()), |servers| Err(PropagationError::Timeout { timeout: self.timeout, servers }))
     }
+
+    /// Waits for one group. Its servers are asked at once and soon again: nothing is known of them, and mostly they are this process's own.
+    async fn watch(&self, group: Group, start: Instant, questions: &Questions, watcher: Watcher<'_>) -> Result<(), Failure> {
+        let Group { label, servers, values } = group;
+        let watched = |(name, _): &(Arc<str>, Upstream)| Watched { name: name.clone(), schedule: Schedule::eager(), trusted: true };
+        let watched: Vec<_> = servers.iter().map(watched).collect();
+        let network = Network { questions, servers, authority: self.check == Check::Authoritative, turns: false };
+        let deadline = start + self.timeout;
+        let watch = Watch { label: &label, servers: &watched, values: &values, ask: &network, start, deadline, seen: &|_| {}, watcher };
+        for text in watch.run().await.outcome(&label, &watched)? {
+            let text =
+                format!("a server of {label} was left aside: {text}. CAs will ask the others; mend it, or remove it from the NS records");
+            watcher(Progress::LeftAside { text });
+        }
+        Ok(())
+    }
+
+    /// Every address of every server of a zone.
+    ///
+    /// # Errors
+    /// [`PropagationError`] if the world does not find them.
+    async fn servers(&self, zone: &Name) -> Result<Vec<Server>, PropagationError> {
+        self.delegation(zone).await.map(|found| found.servers)
+    }
+
+    /// The delegation of a zone, from its parent on.
+    ///
+    /// # Errors
+    /// [`PropagationError`] if the world does not find it.
+    pub async fn delegation(&self, zone: &Name) -> Result<Delegation, PropagationError> {
+        delegation::find(Walk { resolver: &self.resolver, port: DNS }, zone).await
+    }
+}
+
+/// Servers that shall all answer the same values.
+struct Group {
+    label: String,
+    servers: Vec<(Arc<str>, Upstream)>,
+    values: Values,
 }
 
 impl Plan {
-    fn groups(&self, values: &Values) -> Vec<check::Group> {
+    fn groups(&self, values: &Values) -> Vec<Group> {
         let group = |(zone, servers): (&Name, &Vec<Server>)| {
             // The innermost zone holds a name: zones of ours may lie in each other.
             let innermost = |owner: &Name| self.0.keys().filter(|zone| owner.is_within(zone)).max_by_key(|zone| zone.depth());
@@ -204,7 +264,8 @@ impl Plan {
                 .filter(|(owner, _)| innermost(owner) == Some(zone))
                 .map(|(owner, set)| (owner.clone(), set.clone()))
                 .collect();
-            check::Group { label: zone.to_relative_string(), servers: servers.clone(), values, authority: true }
+            let servers = servers.iter().map(|server| (server.to_string().into(), Upstream::Udp(server.address))).collect();
+            Group { label: zone.to_relative_string(), servers, values }
         };
         self.0.iter().map(group).filter(|group| !group.values.is_empty()).collect()
     }

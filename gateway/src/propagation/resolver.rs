@@ -8,15 +8,15 @@ use hickory_proto::{
     rr::{Record, RecordType},
 };
 
-use super::exchange::{Question, exchange};
+use super::{delegation::DNS, exchange::Question, https::Https, upstream::Upstream};
+use crate::config::{self, ResolverAddress};
 
 /// How long each resolver may take, in the first round and in the second.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(7)];
-const DNS: u16 = 53;
 
 /// Recursive resolvers, asked in turn. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Resolver(Arc<[SocketAddr]>);
+pub struct Resolver(Arc<[Upstream]>);
 
 /// Why a question has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,9 +43,11 @@ pub enum ResolveError {
 }
 
 /// What a resolver said: records of the type asked for (and CNAMEs on the way to them).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Answer {
     pub(super) records: Vec<Record>,
+    /// The authority section: where the name does not exist, the SOA record of the zone that would hold it.
+    pub(super) authorities: Vec<Record>,
     /// True if there is no such name (NXDOMAIN), rather than no record of that type.
     pub(super) no_such_name: bool,
 }
@@ -53,24 +55,29 @@ pub(super) struct Answer {
 impl Resolver {
     /// These resolvers.
     pub fn new(servers: Vec<SocketAddr>) -> Self {
-        Self(servers.into())
+        Self(servers.into_iter().map(Upstream::Udp).collect())
     }
 
     /// The configured resolvers, or the system's where none are configured. Those of the system are read at each call: laptops move.
-    pub fn configured(servers: &[SocketAddr]) -> Self {
-        if !servers.is_empty() {
-            return Self(servers.into());
+    pub fn configured(config: &config::Propagation) -> Self {
+        if !config.resolvers.is_empty() {
+            let upstream = |address: &ResolverAddress| match address {
+                ResolverAddress::Udp(address) => Upstream::Udp(*address),
+                ResolverAddress::Tcp(address) => Upstream::Tcp(*address),
+                ResolverAddress::Https(url) => Upstream::Https(Arc::new(Https::new(url.clone(), config.ca_file.as_deref()))),
+            };
+            return Self(config.resolvers.iter().map(upstream).collect());
         }
         let system = hickory_resolver::system_conf::read_system_conf();
-        Self(
+        Self::new(
             system
                 .map(|(config, _)| config.name_servers().iter().map(|server| SocketAddr::new(server.ip, DNS)).collect())
                 .unwrap_or_default(),
         )
     }
 
-    /// Their addresses.
-    pub fn servers(&self) -> &[SocketAddr] {
+    /// Each of them.
+    pub(super) fn upstreams(&self) -> &[Upstream] {
         &self.0
     }
 
@@ -86,11 +93,15 @@ impl Resolver {
         let mut failures = Vec::new();
         for patience in PATIENCE {
             failures.clear();
-            for &server in self.0.iter() {
-                let failure = match exchange(server, &question, patience).await {
+            for server in self.0.iter() {
+                let failure = match server.exchange(&question, patience).await {
                     Ok(message) => match message.metadata.response_code {
                         code @ (ResponseCode::NoError | ResponseCode::NXDomain) => {
-                            return Ok(Answer { records: message.answers, no_such_name: code == ResponseCode::NXDomain });
+                            return Ok(Answer {
+                                records: message.answers,
+                                authorities: message.authorities,
+                                no_such_name: code == ResponseCode::NXDomain,
+                            });
                         }
                         ResponseCode::ServFail => "SERVFAIL (the servers of the zone do not answer it, or DNSSEC is broken)".to_owned(),
                         code => format!("{code}"),
