@@ -21,6 +21,7 @@ pub mod http;
 pub mod limiter;
 mod registry;
 mod rfc2136;
+mod route53;
 pub mod secret;
 pub mod txt;
 pub mod zones;

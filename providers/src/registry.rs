@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::{Provider, cloudflare, digitalocean, rfc2136, secret::Secrets};
+use crate::{Provider, cloudflare, digitalocean, rfc2136, route53, secret::Secrets};
 
 /// What every provider is built with, beside its own settings.
 #[derive(Clone)]
@@ -49,7 +49,12 @@ pub struct Kind {
 }
 
 /// Every provider, by identifier.
-pub const KINDS: &[Kind] = &[Kind::of::<cloudflare::Settings>(), Kind::of::<digitalocean::Settings>(), Kind::of::<rfc2136::Rfc2136>()];
+pub const KINDS: &[Kind] = &[
+    Kind::of::<cloudflare::Settings>(),
+    Kind::of::<digitalocean::Settings>(),
+    Kind::of::<rfc2136::Rfc2136>(),
+    Kind::of::<route53::Settings>(),
+];
 
 /// The provider that `provider: ID` means.
 pub fn kind(id: &str) -> Option<&'static Kind> {

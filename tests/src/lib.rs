@@ -33,6 +33,7 @@ pub mod http;
 pub mod knot;
 pub mod lego;
 pub mod measure;
+pub mod ministack;
 pub mod nsd;
 pub mod pdns;
 pub mod peers;

@@ -5,6 +5,7 @@ pub mod cloudflare;
 pub mod digitalocean;
 pub mod faults;
 pub mod nameservers;
+pub mod route53;
 
 pub use faults::{Fault, Faults};
 pub use nameservers::{Asked, Nameservers, Record, ServedZone};
