@@ -189,7 +189,7 @@ impl Route53 {
             self.shared.change(id, &changes).await.expect("an empty zone");
         }
         self.shared.ask(Method::DELETE, &format!("/hostedzone/{id}"), String::new()).await.expect("no zone");
-        self.shared.nameservers.withdraw(&names::presentation(&name));
+        self.shared.nameservers.withdraw(&name);
     }
 
     /// All record sets of a zone as they stand, SOA and NS included, read not through the gate.
@@ -297,8 +297,8 @@ impl RecordSet {
             "CNAME" | "NS" | "A" | "SOA" => Some(vec![value.clone().into_bytes()]),
             _ => None,
         };
-        let record =
-            |data| Record { owner: names::presentation(&self.name), ttl: self.ttl.unwrap_or_default(), kind: self.kind.clone(), data };
+        let Some(owner) = names::presentation(&self.name) else { return Vec::new() };
+        let record = |data| Record { owner: owner.clone(), ttl: self.ttl.unwrap_or_default(), kind: self.kind.clone(), data };
         self.values.iter().filter_map(data).map(record).collect()
     }
 }
@@ -471,7 +471,7 @@ impl Shared {
             return answer;
         }
         if let Some((name, _)) = before {
-            self.nameservers.withdraw(&names::presentation(&name));
+            self.nameservers.withdraw(&name);
             return answer;
         }
         let (parts, body) = answer.into_parts();
@@ -523,7 +523,7 @@ impl Shared {
             // The servers' own names and numbers are made up by those who serve.
             let own = |set: &&RecordSet| set.name != name || !matches!(set.kind.as_str(), "NS" | "SOA");
             let records = records.iter().filter(own).flat_map(RecordSet::served).collect();
-            self.nameservers.publish(&names::presentation(&name), records);
+            self.nameservers.publish(&name, records);
         }
     }
 

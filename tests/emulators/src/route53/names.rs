@@ -32,34 +32,25 @@ fn octal(digits: &[u8]) -> Option<u8> {
 
 /// A name as Route 53 keeps it: lower case, a dot at the end, and octal escapes for every byte but letters, digits, `-` and `_`.
 pub(super) fn kept(name: &str) -> String {
-    written(name, |text, byte| {
-        let _ = write!(text, "\\{byte:03o}");
-    })
-}
-
-/// A name as a master file has it.
-pub(super) fn presentation(name: &str) -> String {
-    written(name, |text, byte| {
-        if byte == b'*' {
-            text.push('*');
-        } else {
-            let _ = write!(text, "\\{byte:03}");
-        }
-    })
-}
-
-fn written(name: &str, special: impl Fn(&mut String, u8)) -> String {
     let mut text = String::new();
     for label in labels(name) {
         for byte in label {
             match byte {
                 b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => text.push(char::from(byte)),
-                byte => special(&mut text, byte),
+                byte => {
+                    let _ = write!(text, "\\{byte:03o}");
+                }
             }
         }
         text.push('.');
     }
     text
+}
+
+/// A kept name as the name servers take it; `None` for one that they cannot carry.
+pub(super) fn presentation(name: &str) -> Option<String> {
+    let name = name.replace("\\052", "*").replace("\\056", "\\.");
+    (!name.replace("\\.", "").contains('\\')).then_some(name)
 }
 
 /// The character-strings of a TXT value.
@@ -110,7 +101,8 @@ mod tests {
     fn names_are_kept_escaped() {
         assert_eq!(kept("*.Example.com"), "\\052.example.com.");
         assert_eq!(kept("\\052.a\\056b.example.com."), "\\052.a\\056b.example.com.");
-        assert_eq!(presentation("\\052.a\\056b.example.com."), "*.a\\046b.example.com.");
+        assert_eq!(presentation("\\052.a\\056b.example.com.").as_deref(), Some("*.a\\.b.example.com."));
+        assert_eq!(presentation("a\\041.example.com."), None);
     }
 
     #[test]
