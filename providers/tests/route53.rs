@@ -1,5 +1,6 @@
 //! Route 53 through the real SDK, against ministack behind the gate: what stands, what is changed, what goes wrong. Its credentials have a file of
 //! their own.
+#![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
 #[path = "route53/common.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]
