@@ -13,6 +13,7 @@
 //! One file a provider; what they share: [`zones`], [`batch`], [`http`], [`limiter`], [`secret`], [`txt`].
 
 pub mod batch;
+mod clouddns;
 mod cloudflare;
 mod digitalocean;
 mod dns;

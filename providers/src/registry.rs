@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::{Provider, cloudflare, digitalocean, rfc2136, route53, secret::Secrets};
+use crate::{Provider, clouddns, cloudflare, digitalocean, rfc2136, route53, secret::Secrets};
 
 /// What every provider is built with, beside its own settings.
 #[derive(Clone)]
@@ -50,6 +50,7 @@ pub struct Kind {
 
 /// Every provider, by identifier.
 pub const KINDS: &[Kind] = &[
+    Kind::of::<clouddns::Settings>(),
     Kind::of::<cloudflare::Settings>(),
     Kind::of::<digitalocean::Settings>(),
     Kind::of::<rfc2136::Rfc2136>(),
