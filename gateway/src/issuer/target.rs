@@ -64,24 +64,39 @@ fn judge(
         Ok(chain) => chain,
         Err(error) => return Err(format!("{name} could not be followed: {error}")),
     };
-    let Some(end) = chain.links.last() else {
+    let Some(end) = chain.end() else {
         return Err(format!("{name} has no CNAME: {advice}"));
     };
     if let Some(zone) = zone_of(end) {
         if domain.under(&zone).is_ok_and(|wanted| wanted == *end) && !is_account_name(end, &zone) {
             return Ok(Destination { challenge, owner: end.clone(), zone });
         }
+        if chain.is_accident() {
+            return Err(accident(&name, end, &advice));
+        }
         let (end, domain) = (end.to_relative_string(), domain.to_relative_string());
         return Err(format!("{name} leads to {end}, and the issuer may not write that name for {domain}: {advice}"));
+    }
+    if chain.is_accident() {
+        return Err(accident(&name, end, &advice));
     }
     let through = if chain.links.len() > 1 { " at the end of a chain of CNAMEs" } else { "" };
     let end = end.to_relative_string();
     Err(format!("{name} leads to {end}{through}, which lies in no zone that acmegate serves: {advice}"))
 }
 
+/// Nobody meant the challenge to go there: the record to create comes before the wildcard.
+fn accident(name: &str, end: &Name, advice: &str) -> String {
+    let end = end.to_relative_string();
+    format!(
+        "{name} has no record of its own, and a wildcard CNAME above it leads it to {end}: a record of its own goes before the wildcard; {advice}"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::propagation::{By, Link};
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
@@ -93,7 +108,7 @@ mod tests {
 
     fn judged(domain: &str, links: &[&str]) -> Result<Name, String> {
         let domain = name(domain);
-        let chain = Ok(Chain { links: links.iter().map(|link| name(link)).collect() });
+        let chain = Ok(Chain { links: links.iter().map(|link| Link { target: name(link), by: By::Cname }).collect() });
         let challenge = domain.prepend(CHALLENGE_LABEL).unwrap();
         judge(&domain, challenge, chain, &[name("auth.test")], ours).map(|found| found.owner)
     }
@@ -118,6 +133,16 @@ mod tests {
         ] {
             let error = judged("example.com", links).expect_err(found);
             assert!(error.contains(found) && error.contains(record), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_not_taken_for_a_delegation() {
+        for end in ["www.example.com", "other.test.auth.test"] {
+            let chain = Ok(Chain { links: vec![Link { target: name(end), by: By::Wildcard }] });
+            let error = judge(&name("example.com"), name("_acme-challenge.example.com"), chain, &[name("auth.test")], ours).unwrap_err();
+            assert!(error.contains("wildcard CNAME") && error.contains(end), "{error}");
+            assert!(error.contains("_acme-challenge.example.com. CNAME example.com.auth.test."), "{error}");
         }
     }
 

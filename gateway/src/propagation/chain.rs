@@ -1,24 +1,66 @@
-//! CNAME chains. DNAMEs need no word here: a resolver makes CNAMEs of them.
+//! Chains of CNAMEs and DNAMEs.
+//!
+//! **DNAME** (RFC 6672): a record above the name renames everything below it. Resolvers put the CNAME that follows from it into the answer, but some answers
+//! hold the DNAME alone: then the CNAME is made here.
+//!
+//! **A wildcard** (`*.example.com CNAME x`) makes a CNAME of every name without records of its own, `_acme-challenge.www.example.com` among them: nobody
+//! delegated the challenge to `x`. It is told from a record by asking for a name beside it that nobody can have made.
 
 use authdns::Name;
-use hickory_proto::rr::{RData, RecordType};
+use futures_util::future::join;
+use hickory_proto::rr::{RData, Record, RecordType};
+use serde::{Deserialize, Serialize};
 
 use super::{
     exchange::to_name,
-    resolver::{ResolveError, Resolver},
+    resolver::{Answer, ResolveError, Resolver},
 };
 
 /// Most CNAMEs followed; CAs' resolvers give up between 8 and 20.
 const MOST: usize = 16;
 
 /// Where CNAMEs lead.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
-    /// The targets in order, the start not among them; empty if the start has no CNAME.
-    pub links: Vec<Name>,
+    /// The steps in order; empty if the start has no CNAME.
+    pub links: Vec<Link>,
 }
 
-/// Follows CNAMEs from `start`, one question a link, to the first name for which `stop` holds or to the end. No question is asked about a name for which `stop` holds.
+/// One step of a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Where it leads.
+    pub target: Name,
+    /// What leads there.
+    pub by: By,
+}
+
+/// What leads from one name to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// A CNAME record of that name.
+    Cname,
+    /// A wildcard CNAME above it: every name beside it leads there too.
+    Wildcard,
+    /// A DNAME record at this name above it.
+    Dname(Name),
+}
+
+impl Chain {
+    /// The last target; `None` if there is none.
+    pub fn end(&self) -> Option<&Name> {
+        self.links.last().map(|link| &link.target)
+    }
+
+    /// True if the first step is a wildcard's: the name has no record of its own.
+    pub fn is_accident(&self) -> bool {
+        self.links.first().is_some_and(|link| link.by == By::Wildcard)
+    }
+}
+
+/// Follows CNAMEs and DNAMEs from `start`, one question a link, to the first name for which `stop` holds or to the end. No question is asked about a name for
+/// which `stop` holds. Whether the first link is a wildcard's is found out beside.
 ///
 /// # Errors
 /// [`ResolveError`].
@@ -26,22 +68,77 @@ pub async fn follow(resolver: &Resolver, start: &Name, stop: impl Fn(&Name) -> b
     let mut chain = Chain::default();
     let mut at = start.clone();
     while !stop(&at) {
-        let answer = resolver.lookup(&at, RecordType::CNAME).await?;
-        let target = answer.records.iter().find_map(|record| match &record.data {
-            RData::CNAME(target) if to_name(&record.name).as_ref() == Some(&at) => to_name(&target.0),
-            _ => None,
-        });
-        let Some(target) = target else { break };
-        if target == *start || chain.links.contains(&target) {
-            return Err(ResolveError::Circle(target));
+        let lookup = resolver.lookup(&at, RecordType::CNAME);
+        let next = if chain.links.is_empty() {
+            let (answer, beside) = join(lookup, beside(resolver, start)).await;
+            link(&answer?, &at)?.map(|link| link.or_wildcard(beside.as_ref()))
+        } else {
+            link(&lookup.await?, &at)?
+        };
+        let Some(next) = next else { break };
+        if next.target == *start || chain.links.iter().any(|link| link.target == next.target) {
+            return Err(ResolveError::Circle(next.target));
         }
         if chain.links.len() == MOST {
             return Err(ResolveError::TooLong(MOST));
         }
-        chain.links.push(target.clone());
-        at = target;
+        at = next.target.clone();
+        chain.links.push(next);
     }
     Ok(chain)
+}
+
+impl Link {
+    /// The same as a wildcard's, if a name beside leads to the same target.
+    fn or_wildcard(self, beside: Option<&Self>) -> Self {
+        let same = beside.is_some_and(|beside| beside.by == By::Cname && beside.target == self.target);
+        if same && self.by == By::Cname { Self { by: By::Wildcard, ..self } } else { self }
+    }
+}
+
+/// Where a name beside this one leads, one that nobody can have made; `None` if nowhere, or nobody knows.
+async fn beside(resolver: &Resolver, name: &Name) -> Option<Link> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).ok()?;
+    let label = format!("acmegate-{}", data_encoding::HEXLOWER.encode(&random));
+    let beside = name.parent()?.prepend(label.as_bytes()).ok()?;
+    link(&resolver.lookup(&beside, RecordType::CNAME).await.ok()?, &beside).ok()?
+}
+
+/// The step that an answer holds for a name.
+///
+/// # Errors
+/// [`ResolveError::Overflow`].
+fn link(answer: &Answer, at: &Name) -> Result<Option<Link>, ResolveError> {
+    let dname = answer.records.iter().find_map(|record| dname(record).filter(|(owner, _)| at != owner && at.is_within(owner)));
+    let cname = answer.records.iter().find_map(|record| match &record.data {
+        RData::CNAME(target) if to_name(&record.name).as_ref() == Some(at) => to_name(&target.0),
+        _ => None,
+    });
+    Ok(match (dname, cname) {
+        (Some((owner, _)), Some(target)) => Some(Link { target, by: By::Dname(owner) }),
+        (Some((owner, target)), None) => match renamed(at, &owner, &target) {
+            Some(target) => Some(Link { target, by: By::Dname(owner) }),
+            None => return Err(ResolveError::Overflow(owner)),
+        },
+        (None, target) => target.map(|target| Link { target, by: By::Cname }),
+    })
+}
+
+/// Owner and target of a DNAME record; the target is never compressed (RFC 6672, 2.5).
+fn dname(record: &Record) -> Option<(Name, Name)> {
+    match &record.data {
+        RData::Unknown { code, rdata } if *code == RecordType::DNAME => {
+            Some((to_name(&record.name)?, Name::from_wire(&rdata.anything).ok()?))
+        }
+        _ => None,
+    }
+}
+
+/// A name with its suffix `from` replaced by `to`; `None` if that is too long.
+fn renamed(name: &Name, from: &Name, to: &Name) -> Option<Name> {
+    let labels: Vec<&[u8]> = name.labels().take(name.depth().saturating_sub(from.depth())).collect();
+    labels.iter().rev().try_fold(to.clone(), |name, label| name.prepend(label).ok())
 }
 
 #[cfg(test)]
@@ -58,6 +155,10 @@ mod tests {
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
+    }
+
+    fn targets(chain: &Chain) -> Vec<Name> {
+        chain.links.iter().map(|link| link.target.clone()).collect()
     }
 
     /// A resolver that knows CNAMEs, answers NXDOMAIN for the rest, and SERVFAIL for what the test says must not be asked.
@@ -92,14 +193,14 @@ mod tests {
     async fn a_chain_is_followed_to_the_first_name_of_ours_and_no_further() {
         let (_fake, resolver) = resolver(&[("a.test.", "B.test."), ("b.test.", "c.ours.")], "c.ours.").await;
         let chain = follow(&resolver, &name("a.test"), |name| name.to_string().ends_with(".ours.")).await.unwrap();
-        assert_eq!(chain.links, [name("b.test"), name("c.ours")]);
+        assert_eq!(targets(&chain), [name("b.test"), name("c.ours")]);
     }
 
     #[tokio::test]
     async fn chains_end_where_there_is_no_cname() {
         let (_fake, resolver) = resolver(&[("a.test.", "b.test.")], "").await;
-        assert_eq!(follow(&resolver, &name("a.test"), |_| false).await.unwrap().links, [name("b.test")]);
-        assert_eq!(follow(&resolver, &name("x.test"), |_| false).await.unwrap().links, []);
+        assert_eq!(targets(&follow(&resolver, &name("a.test"), |_| false).await.unwrap()), [name("b.test")]);
+        assert_eq!(follow(&resolver, &name("x.test"), |_| false).await.unwrap(), Chain::default());
     }
 
     #[tokio::test]
@@ -117,6 +218,58 @@ mod tests {
         assert!(error.contains(&format!("resolver {}: SERVFAIL", failing.address)), "{error}");
         let (good, _) = resolver(&[("a.test.", "b.test.")], "").await;
         let both = Resolver::new(vec![failing.address, good.address]);
-        assert_eq!(follow(&both, &name("a.test"), |name| *name != self::name("a.test")).await.unwrap().links, [name("b.test")]);
+        assert_eq!(targets(&follow(&both, &name("a.test"), |name| *name != self::name("a.test")).await.unwrap()), [name("b.test")]);
+    }
+
+    /// A resolver where everything below `*.wild.test` leads to `www.test`, but `own.wild.test`, and everything below `old.test` is to be found below `new.test`.
+    async fn renaming(with_cname: bool) -> (Fake, Resolver) {
+        let fake = Fake::start(move |query, _| {
+            let asked = name(&query.queries[0].name.to_ascii());
+            let mut answer = reply(query, false, &[]);
+            let owner = query.queries[0].name.clone();
+            if asked == name("own.wild.test") {
+                answer.answers.push(cname(owner, "ours.test."));
+            } else if asked.is_within(&name("wild.test")) {
+                answer.answers.push(cname(owner, "www.test."));
+            } else if asked.is_within(&name("old.test")) {
+                let target = rdata::NULL::with(name("new.test").as_wire().to_vec());
+                answer.answers.push(Record::from_rdata(
+                    "old.test.".parse().unwrap(),
+                    60,
+                    RData::Unknown { code: RecordType::DNAME, rdata: target },
+                ));
+                if with_cname {
+                    answer.answers.push(cname(owner, &renamed(&asked, &name("old.test"), &name("new.test")).unwrap().to_string()));
+                }
+            }
+            vec![answer]
+        })
+        .await;
+        let resolver = Resolver::new(vec![fake.address]);
+        (fake, resolver)
+    }
+
+    #[tokio::test]
+    async fn a_wildcard_is_told_from_a_record_of_its_own() {
+        let (_fake, resolver) = renaming(true).await;
+        let accident = follow(&resolver, &name("_acme-challenge.wild.test"), |_| false).await.unwrap();
+        assert_eq!(accident.links, [Link { target: name("www.test"), by: By::Wildcard }]);
+        assert!(accident.is_accident());
+        let own = follow(&resolver, &name("own.wild.test"), |_| false).await.unwrap();
+        assert_eq!(own.links, [Link { target: name("ours.test"), by: By::Cname }]);
+        assert!(!own.is_accident());
+    }
+
+    #[tokio::test]
+    async fn a_dname_renames_what_is_below_it() {
+        for with_cname in [true, false] {
+            let (_fake, resolver) = renaming(with_cname).await;
+            let chain = follow(&resolver, &name("_acme-challenge.www.old.test"), |_| false).await.unwrap();
+            let by = By::Dname(name("old.test"));
+            assert_eq!(chain.links, [Link { target: name("_acme-challenge.www.new.test"), by }], "with the CNAME: {with_cname}");
+        }
+        let long = name("old.test").prepend(&[b'a'; 63]).unwrap().prepend(&[b'a'; 63]).unwrap().prepend(&[b'a'; 63]).unwrap();
+        let target = name("a-longer-name-than-before-that-does-not-fit-into-what-is-left.test");
+        assert_eq!(renamed(&long, &name("old.test"), &target), None);
     }
 }

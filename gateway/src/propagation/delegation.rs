@@ -105,7 +105,7 @@ async fn from_resolvers(walk: Walk<'_>, zone: &Name, lost: Lost) -> Result<Deleg
     let delegated = named(&answer.records, zone);
     if delegated.is_empty() {
         let found = match lost {
-            Lost::NotDelegated(found) => found,
+            Lost::NotDelegated { found, .. } => found,
             Lost::Unreachable(_) if answer.no_such_name => "the resolvers say that there is no such name".into(),
             Lost::Unreachable(_) => "the resolvers find no NS records for it".into(),
         };
@@ -114,7 +114,7 @@ async fn from_resolvers(walk: Walk<'_>, zone: &Name, lost: Lost) -> Result<Deleg
     let (servers, failure) = walk.addresses(delegated.iter().map(|name| (name.clone(), BTreeSet::new())).collect()).await;
     let servers = listed(walk, zone, servers, failure)?;
     let why = match lost {
-        Lost::NotDelegated(found) => format!("{found}, so that public CAs will not find the zone"),
+        Lost::NotDelegated { found, .. } => format!("{found}, so that public CAs will not find the zone"),
         Lost::Unreachable(why) => why,
     };
     Ok(Delegation { zone: zone.clone(), servers, source: Source::Resolvers { why }, delegated, own: None })

@@ -23,6 +23,11 @@ use tokio::{
 /// Largest answer over UDP: fits every path without fragments (DNS flag day 2020).
 const PAYLOAD: u16 = 1232;
 
+/// "Checking disabled", in the second byte of the header's flags.
+const CD: u8 = 0x10;
+/// "DNSSEC OK", in the third byte of the OPT record's TTL.
+const DO: u8 = 0x80;
+
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Question {
@@ -30,6 +35,20 @@ pub(super) struct Question {
     pub(super) kind: RecordType,
     /// True for a resolver, false for an authoritative server.
     pub(super) recursion: bool,
+    /// Asks a resolver to validate (the DO bit, RFC 3225) or not to (the CD bit, RFC 4035); `None` leaves it to the resolver.
+    pub(super) validation: Option<bool>,
+}
+
+impl Question {
+    /// For an authoritative server.
+    pub(super) fn direct(name: &Name, kind: RecordType) -> Self {
+        Self { name: name.clone(), kind, recursion: false, validation: None }
+    }
+
+    /// For a resolver.
+    pub(super) fn recursive(name: &Name, kind: RecordType) -> Self {
+        Self { recursion: true, ..Self::direct(name, kind) }
+    }
 }
 
 /// Why there is no answer.
@@ -109,17 +128,17 @@ async fn over_tcp(server: SocketAddr, query: &[u8], id: u16, question: &Question
 pub(super) fn encode(id: u16, question: &Question) -> Vec<u8> {
     let mut query = Vec::with_capacity(12 + question.name.as_wire().len() + 4 + 11);
     query.extend(id.to_be_bytes());
-    query.extend([u8::from(question.recursion), 0]);
+    query.extend([u8::from(question.recursion), if question.validation == Some(false) { CD } else { 0 }]);
     // One question, no answers, no authorities, one additional record.
     query.extend([0, 1, 0, 0, 0, 0, 0, 1]);
     query.extend_from_slice(question.name.as_wire());
     query.extend(u16::from(question.kind).to_be_bytes());
     query.extend(u16::from(DNSClass::IN).to_be_bytes());
-    // OPT at the root: payload as class, no flags, no options (RFC 6891, 6.1.2).
+    // OPT at the root: payload as class, flags in the TTL, no options (RFC 6891, 6.1.2).
     query.push(0);
     query.extend(u16::from(RecordType::OPT).to_be_bytes());
     query.extend(PAYLOAD.to_be_bytes());
-    query.extend([0; 6]);
+    query.extend([0, 0, if question.validation.is_some() { DO } else { 0 }, 0, 0, 0]);
     query
 }
 
@@ -162,7 +181,7 @@ mod tests {
     };
 
     fn question(name: &str) -> Question {
-        Question { name: name.parse().unwrap(), kind: RecordType::TXT, recursion: false }
+        Question::direct(&name.parse().unwrap(), RecordType::TXT)
     }
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -210,5 +229,9 @@ mod tests {
         assert_eq!((query.metadata.id, query.metadata.recursion_desired, query.max_payload()), (0xABCD, true, PAYLOAD));
         assert_eq!(to_name(&query.queries[0].name), Some("a.test".parse().unwrap()));
         assert!(!Message::from_vec(&encode(1, &question("a.test"))).unwrap().metadata.recursion_desired);
+        for (validation, dnssec, unchecked) in [(None, false, false), (Some(true), true, false), (Some(false), true, true)] {
+            let query = Message::from_vec(&encode(1, &Question { validation, ..question("a.test") })).unwrap();
+            assert_eq!((query.edns.unwrap().flags().dnssec_ok, query.metadata.checking_disabled), (dnssec, unchecked));
+        }
     }
 }

@@ -28,8 +28,13 @@ pub(super) struct Fake {
 impl Fake {
     /// Starts a server. `script` gets each query and whether it came over TCP, and gives the messages to send back.
     pub(super) async fn start(script: impl Fn(&Message, bool) -> Vec<Message> + Send + Sync + 'static) -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), script).await
+    }
+
+    /// The same at an address; port 0 is any that is free.
+    pub(super) async fn at(address: SocketAddr, script: impl Fn(&Message, bool) -> Vec<Message> + Send + Sync + 'static) -> Self {
         let (tcp, udp) = loop {
-            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let tcp = TcpListener::bind(address).await.unwrap();
             if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
                 break (tcp, udp);
             }

@@ -129,3 +129,118 @@ impl fmt::Display for Https {
         f.write_str(self.url.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::{Router, body::Bytes, extract::State, http::header, response::IntoResponse, routing::post};
+    use hickory_proto::rr::RecordType;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::ServerConfig;
+    use rustls_pki_types::PrivateKeyDer;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::{super::fake::reply, *};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A resolver over HTTPS on loopback, with a root of its own.
+    struct Server {
+        url: Url,
+        root: tempfile::NamedTempFile,
+        connections: Arc<AtomicUsize>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    async fn serve(names: &[&str]) -> Server {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &root).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), root.pem()).unwrap();
+        let mut config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://127.0.0.1:{}/dns-query", listener.local_addr().unwrap().port()).parse().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let app = Router::new().route("/dns-query", post(answer)).with_state(());
+        let task = tokio::spawn({
+            let connections = connections.clone();
+            async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let (acceptor, app, connections) = (acceptor.clone(), app.clone(), connections.clone());
+                    tokio::spawn(async move {
+                        let Ok(stream) = acceptor.accept(stream).await else { return };
+                        connections.fetch_add(1, Ordering::SeqCst);
+                        let service = hyper_util::service::TowerToHyperService::new(app);
+                        let io = hyper_util::rt::TokioIo::new(stream);
+                        let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+                        let _ = builder.serve_connection(io, service).await;
+                    });
+                }
+            }
+        });
+        Server { url, root: file, connections, task }
+    }
+
+    async fn answer(State(()): State<()>, body: Bytes) -> impl IntoResponse {
+        let query = Message::from_vec(&body).unwrap();
+        assert_eq!(query.metadata.id, 0, "RFC 8484, 4.1");
+        ([(header::CONTENT_TYPE, "application/dns-message")], reply(&query, false, &["over HTTPS"]).to_vec().unwrap())
+    }
+
+    fn question() -> Question {
+        Question::recursive(&"a.test".parse().unwrap(), RecordType::TXT)
+    }
+
+    #[tokio::test]
+    async fn questions_share_one_connection() {
+        let server = serve(&["127.0.0.1"]).await;
+        let https = Https::new(server.url.clone(), Some(server.root.path()));
+        for _ in 0..3 {
+            let answer = https.exchange(&question(), PATIENCE).await.unwrap();
+            assert_eq!(answer.answers[0].data.to_string(), "over HTTPS");
+        }
+        assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+        // The connection goes; the next question makes another.
+        *https.connection.lock().await = None;
+        assert!(https.exchange(&question(), PATIENCE).await.is_ok());
+        assert_eq!(server.connections.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_somebody_else_is_refused() {
+        let (server, other) = (serve(&["127.0.0.1"]).await, serve(&["127.0.0.1"]).await);
+        let strange = Https::new(server.url.clone(), Some(other.root.path()));
+        let error = strange.exchange(&question(), PATIENCE).await.unwrap_err().to_string();
+        assert!(error.contains("certificate") && error.contains("127.0.0.1"), "{error}");
+        let named = serve(&["dns.test"]).await;
+        let error = Https::new(named.url.clone(), Some(named.root.path())).exchange(&question(), PATIENCE).await.unwrap_err();
+        assert!(error.to_string().contains("certificate"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_file_or_the_host_is_the_answer() {
+        let url: Url = "https://dns.invalid/dns-query".parse().unwrap();
+        let error = Https::new(url.clone(), Some(Path::new("/nowhere.pem"))).exchange(&question(), PATIENCE).await.unwrap_err();
+        assert!(error.to_string().contains("propagation.ca_file: /nowhere.pem cannot be read"), "{error}");
+        assert_eq!(Https::new(url.clone(), None).to_string(), url.as_str());
+    }
+}

@@ -3,26 +3,36 @@
 //! **Why ask first.** A CA that looks too early counts a failure against the name (five an hour at Let's Encrypt) and remembers "no such name" in
 //! its resolvers. So nothing is submitted before every server answers every value; when the time is up, nothing was lost at the CA.
 //!
-//! **Whom to ask** ([`Check`]). `authoritative`, the usual one: the NS records of the served zone are looked up through the configured
-//! resolvers, with all IPv4 and IPv6 addresses of every server; each address is asked directly, all side by side, for all names. `recursive`: the configured
-//! resolvers are asked instead, for networks that let nothing else through. `none`: nobody is asked.
+//! **Whom to ask** ([`Check`]). `authoritative`, the usual one: the delegation of the zone is walked from its parent, past every cache ([`walk`]); whom the parent names and
+//! whom the zone names besides, all IPv4 and IPv6 addresses of every server, are asked directly, all side by side, for all names. What parent and zone tell
+//! differently is reported. Where the parent cannot be asked, the resolvers' answer has to do, and that is reported too. `recursive`: the configured resolvers are asked
+//! instead (over UDP, TCP or HTTPS), for networks that let nothing else through. `none`: nobody is asked.
 //!
-//! **The rule.** CAs look from several places at once, and their resolvers pick any server of the zone that answers. Therefore:
-//! - A server that answers with authority but without a value is *waited for*, until the time is up: the CA may ask just that one.
-//! - A server that does not serve the zone is *left aside* after three tries in a row, and reported: it does not answer, its address refuses
-//!   packets, or it says REFUSED, SERVFAIL or answers without authority. Resolvers leave such a server aside too and ask the next one.
-//! - At least one server of each zone must answer every value; if none serves the zone at all, that is an error which names them.
-//! - An address that this machine has no route to (IPv6, often) says nothing about the server: it is left aside without a word.
+//! **The rule.** CAs look from several places at once, and their resolvers pick any server of the zone that answers. Therefore, for each owner name:
+//! 1. A server that answers with authority but without a value is *waited for*, until the time is up: the CA may ask just that one.
+//! 2. A server that does not serve the zone is *left aside* after three tries in a row, and reported once: it does not answer, its address refuses
+//!    packets, or it says REFUSED, SERVFAIL or answers without authority. Resolvers leave such a server aside too and ask the next one.
+//! 3. A server that was left aside is not waited for by the waits of the next ten minutes, but each of them tries it; from its first usable answer on it counts
+//!    again. If all were left aside, all are waited for again.
+//! 4. An address that this machine has no route to (IPv6, often) says nothing about the server: it is left aside without a word.
+//! 5. An owner name is visible once every server that counts answers all its values, and at least one does. If none serves the zone at all, that is an error which
+//!    names them; when the time is up, so is what each server lacked.
+//!
+//! **When to ask** ([`schedule`]). What providers take is asked for when it is likely to be there, as learned of each server, and at most once a second of one
+//! server for one name ([`Propagation`]). The issuer's own zones are there at once, and are asked at once ([`Checker`]).
 //!
 //! **What is not asked.** A resolver that hears "no such name" keeps it, and the CA may share that resolver. Before the values stand, resolvers
-//! are asked only for names on the way (CNAMEs outside of our zones, NS and addresses), never for the owner of the values.
+//! are asked only for names on the way (CNAMEs outside of our zones, a name beside them that cannot exist, NS and addresses), never for the owner of the values. With
+//! `recursive` that cannot be helped: they are asked late and seldom.
 //!
-//! Files: [`exchange`] one question to one server, [`upstream`] over which transport; [`resolver`] the configured resolvers; [`chain`] CNAMEs; [`delegation`] the
-//! servers of a zone; [`check`] the rule; [`schedule`] when to ask; [`questions`] how many at a time; [`sight`] what was learned.
+//! Files: [`exchange`] one question to one server, [`upstream`] over which transport, [`https`] the one that is not plain DNS; [`resolver`] the configured resolvers; [`chain`]
+//! CNAMEs; [`walk`] from the parent to the zone; [`delegation`] its servers; [`check`] the rule; [`schedule`] when to ask; [`questions`] how many at a time; [`sight`] what
+//! was learned; [`diagnose`] what a person is told.
 
 mod chain;
 mod check;
 mod delegation;
+pub mod diagnose;
 mod exchange;
 mod https;
 mod questions;
@@ -48,7 +58,7 @@ use authdns::Name;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-pub use chain::{Chain, follow};
+pub use chain::{By, Chain, Link, follow};
 pub use delegation::{Delegation, Server, Source};
 pub use resolver::{ResolveError, Resolver};
 pub use sight::{Propagation, ServerState, Standing};
@@ -114,6 +124,14 @@ pub enum PropagationError {
         zone: Name,
         /// Which question failed.
         source: ResolveError,
+    },
+    /// No server above a name could be asked.
+    #[error("the zone of {} could not be found: {why}. Check the resolvers under propagation.resolvers, and that UDP and TCP port 53 go out", name.to_relative_string())]
+    Unreachable {
+        /// The name.
+        name: Name,
+        /// Who did not answer.
+        why: String,
     },
     /// The names in the NS records have no addresses.
     #[error("the servers of {} have no addresses: {}. Create A or AAAA records for them", zone.to_relative_string(), servers.join(", "))]

@@ -84,7 +84,7 @@ impl Ask for Network<'_> {
             self.questions.turn(name, owner).await;
         }
         let Ok(_permit) = self.questions.in_flight.acquire().await else { return Seen::Unroutable };
-        let question = Question { name: owner.clone(), kind: RecordType::TXT, recursion: !self.authority };
+        let question = Question { recursion: !self.authority, ..Question::direct(owner, RecordType::TXT) };
         let patience = if self.authority { PATIENCE } else { RESOLVER_PATIENCE };
         judge(upstream.exchange(&question, patience).await, values, owner, self.authority)
     }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use authdns::Name;
 use hickory_proto::{
-    op::ResponseCode,
+    op::{Message, ResponseCode},
     rr::{Record, RecordType},
 };
 
@@ -40,6 +40,9 @@ pub enum ResolveError {
     /// More CNAMEs than anybody follows.
     #[error("it leads through more than {0} CNAMEs")]
     TooLong(usize),
+    /// A DNAME whose target, put in place of its owner, makes a name that is too long (RFC 6672, 2.2).
+    #[error("the DNAME at {} makes a name that is too long", .0.to_relative_string())]
+    Overflow(Name),
 }
 
 /// What a resolver said: records of the type asked for (and CNAMEs on the way to them).
@@ -86,31 +89,39 @@ impl Resolver {
     /// # Errors
     /// [`ResolveError::NoResolvers`] and [`ResolveError::NoAnswer`].
     pub(super) async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Answer, ResolveError> {
+        let usable = |message: &Message| match message.metadata.response_code {
+            ResponseCode::NoError | ResponseCode::NXDomain => Ok(()),
+            ResponseCode::ServFail => Err("SERVFAIL (the servers of the zone do not answer it, or DNSSEC is broken)".to_owned()),
+            code => Err(format!("{code}")),
+        };
+        let message = self.message(&Question::recursive(name, kind), usable).await?;
+        let no_such_name = message.metadata.response_code == ResponseCode::NXDomain;
+        Ok(Answer { records: message.answers, authorities: message.authorities, no_such_name })
+    }
+
+    /// The same for any question and any rcode that `usable` takes.
+    ///
+    /// # Errors
+    /// As [`Resolver::lookup`].
+    pub(super) async fn message(
+        &self,
+        question: &Question,
+        usable: impl Fn(&Message) -> Result<(), String>,
+    ) -> Result<Message, ResolveError> {
         if self.0.is_empty() {
             return Err(ResolveError::NoResolvers);
         }
-        let question = Question { name: name.clone(), kind, recursion: true };
         let mut failures = Vec::new();
         for patience in PATIENCE {
             failures.clear();
             for server in self.0.iter() {
-                let failure = match server.exchange(&question, patience).await {
-                    Ok(message) => match message.metadata.response_code {
-                        code @ (ResponseCode::NoError | ResponseCode::NXDomain) => {
-                            return Ok(Answer {
-                                records: message.answers,
-                                authorities: message.authorities,
-                                no_such_name: code == ResponseCode::NXDomain,
-                            });
-                        }
-                        ResponseCode::ServFail => "SERVFAIL (the servers of the zone do not answer it, or DNSSEC is broken)".to_owned(),
-                        code => format!("{code}"),
-                    },
-                    Err(error) => error.to_string(),
-                };
-                failures.push(format!("resolver {server}: {failure}"));
+                let answer = server.exchange(question, patience).await.map_err(|error| error.to_string());
+                match answer.and_then(|message| usable(&message).map(|()| message)) {
+                    Ok(message) => return Ok(message),
+                    Err(failure) => failures.push(format!("resolver {server}: {failure}")),
+                }
             }
         }
-        Err(ResolveError::NoAnswer { name: name.clone(), kind: kind.to_string(), what: failures.join("; ") })
+        Err(ResolveError::NoAnswer { name: question.name.clone(), kind: question.kind.to_string(), what: failures.join("; ") })
     }
 }

@@ -51,8 +51,13 @@ pub(super) struct Referral {
 /// Why there is no referral.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// The parent says that there is no such delegation, and how.
-    NotDelegated(String),
+    /// The zone above says that there is no such delegation.
+    NotDelegated {
+        /// That zone.
+        parent: Name,
+        /// How it says so.
+        found: String,
+    },
     /// The parent could not be asked, and why.
     Unreachable(String),
 }
@@ -78,8 +83,14 @@ impl Walk<'_> {
                 return Err(Lost::Unreachable(format!("no server of {} answers", shown(&parent))));
             };
             match step {
-                Step::There(servers, authority) => return Ok(Referral { parent, servers, authority }),
-                Step::Nowhere(found) => return Err(Lost::NotDelegated(found)),
+                Step::There(mut there, authority) => {
+                    // Where the same servers have both zones, their addresses are known from the way there.
+                    for (name, ips) in &mut there {
+                        ips.extend(servers.get(name).into_iter().flatten());
+                    }
+                    return Ok(Referral { parent, servers: there, authority });
+                }
+                Step::Nowhere(found) => return Err(Lost::NotDelegated { parent, found }),
                 Step::Down(cut, next) => {
                     parent = cut;
                     servers = self.addresses(next).await.0;
@@ -142,7 +153,7 @@ impl Walk<'_> {
 
     /// What the first of these servers with something to say says of the NS records of `zone`.
     async fn first<T>(self, servers: &Servers, zone: &Name, read: impl Fn(&Message) -> Option<T>) -> Option<T> {
-        let question = Question { name: zone.clone(), kind: RecordType::NS, recursion: false };
+        let question = Question::direct(zone, RecordType::NS);
         let question = &question;
         let ips: BTreeSet<IpAddr> = servers.values().flatten().copied().collect();
         let ask = |ip| async move { exchange(SocketAddr::new(ip, self.port), question, PATIENCE).await };
@@ -225,4 +236,168 @@ fn ip(record: &Record) -> Option<IpAddr> {
 /// The name as people read it.
 pub(super) fn shown(name: &Name) -> String {
     if name.depth() == 0 { "the root".into() } else { name.to_relative_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use hickory_proto::rr::rdata;
+
+    use super::{
+        super::{
+            PropagationError,
+            delegation::{self, Source},
+            fake::{Fake, reply},
+        },
+        *,
+    };
+
+    const PARENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 71);
+    const CHILD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 72);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 73);
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn record(owner: &str, data: RData) -> Record {
+        Record::from_rdata(owner.parse().unwrap(), 60, data)
+    }
+
+    fn ns(owner: &str, server: &str) -> Record {
+        record(owner, RData::NS(rdata::NS(server.parse().unwrap())))
+    }
+
+    fn a(owner: &str, ip: Ipv4Addr) -> Record {
+        record(owner, RData::A(ip.into()))
+    }
+
+    fn asks(query: &Message) -> (String, RecordType) {
+        (query.queries[0].name.to_ascii(), query.queries[0].query_type)
+    }
+
+    fn no_such_name(query: &Message, authoritative: bool) -> Message {
+        let mut answer = reply(query, authoritative, &[]);
+        answer.metadata.response_code = ResponseCode::NXDomain;
+        answer
+    }
+
+    /// A resolver that knows the zone `test.` and its server, and what `more` answers.
+    async fn resolver(more: impl Fn(&(String, RecordType)) -> Option<Record> + Send + Sync + 'static) -> Fake {
+        Fake::start(move |query, _| {
+            let asked = asks(query);
+            let known = match (asked.0.as_str(), asked.1) {
+                ("test.", RecordType::NS) => Some(ns("test.", "ns.test.")),
+                ("ns.test.", RecordType::A) => Some(a("ns.test.", PARENT)),
+                _ => more(&asked),
+            };
+            let mut answer = if known.is_some() { reply(query, false, &[]) } else { no_such_name(query, false) };
+            answer.answers.extend(known);
+            vec![answer]
+        })
+        .await
+    }
+
+    /// The server of `test.`: it delegates `auth.test` to `ns1.auth.test`, `b.test` to `ns.b.test`, both at [`CHILD`], and knows nothing else.
+    async fn parent() -> Fake {
+        Fake::at(SocketAddr::new(PARENT.into(), 0), |query, _| {
+            let mut answer = reply(query, false, &[]);
+            let cut = match asks(query).0.as_str() {
+                "auth.test." => ("auth.test.", "ns1.auth.test."),
+                "a.b.test." => ("b.test.", "ns.b.test."),
+                "plain.test." => return vec![reply(query, true, &[])],
+                _ => return vec![no_such_name(query, true)],
+            };
+            answer.authorities.push(ns(cut.0, cut.1));
+            answer.additionals.push(a(cut.1, CHILD));
+            vec![answer]
+        })
+        .await
+    }
+
+    async fn found(resolver: &Fake, port: u16, zone: &str) -> Result<delegation::Delegation, PropagationError> {
+        let resolver = Resolver::new(vec![resolver.address]);
+        delegation::find(Walk { resolver: &resolver, port }, &name(zone)).await
+    }
+
+    #[tokio::test]
+    async fn the_parent_is_asked_and_then_the_zone_itself() {
+        let parent = parent().await;
+        let port = parent.address.port();
+        let _child = Fake::at(SocketAddr::new(CHILD.into(), port), |query, _| {
+            let mut answer = reply(query, true, &[]);
+            answer.answers.extend([ns("auth.test.", "ns1.auth.test."), ns("auth.test.", "ns2.auth.test.")]);
+            vec![answer]
+        })
+        .await;
+        // What the resolver remembers of the zone is from before.
+        let resolver = resolver(|asked| match (asked.0.as_str(), asked.1) {
+            ("auth.test.", RecordType::NS) => Some(ns("auth.test.", "old.auth.test.")),
+            ("ns2.auth.test.", RecordType::A) => Some(a("ns2.auth.test.", OTHER)),
+            _ => None,
+        })
+        .await;
+        let delegation = found(&resolver, port, "auth.test").await.unwrap();
+        assert_eq!(delegation.source, Source::Parent(name("test")));
+        let servers: Vec<_> = delegation.servers.iter().map(|server| (server.name.clone(), server.address.ip())).collect();
+        assert_eq!(servers, [(name("ns1.auth.test"), CHILD.into()), (name("ns2.auth.test"), OTHER.into())]);
+        let notes = delegation.notes();
+        assert!(
+            notes[0].contains("test delegates auth.test to ns1.auth.test, and the zone itself names ns1.auth.test, ns2.auth.test"),
+            "{notes:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn zones_on_the_way_are_gone_through() {
+        let parent = parent().await;
+        let port = parent.address.port();
+        // It serves b.test and a.b.test, and so answers for the latter with authority.
+        let _both = Fake::at(SocketAddr::new(CHILD.into(), port), |query, _| {
+            let mut answer = reply(query, true, &[]);
+            answer.answers.push(ns("a.b.test.", "ns.b.test."));
+            vec![answer]
+        })
+        .await;
+        let resolver = resolver(|_| None).await;
+        let delegation = found(&resolver, port, "a.b.test").await.unwrap();
+        assert_eq!(delegation.source, Source::Parent(name("b.test")));
+        assert_eq!(delegation.servers.len(), 1);
+        assert!(delegation.notes().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_the_parent_does_not_delegate_is_not_delegated_unless_the_resolvers_know_better() {
+        let parent = parent().await;
+        let port = parent.address.port();
+        let resolver = resolver(|asked| match (asked.0.as_str(), asked.1) {
+            ("inner.test.", RecordType::NS) => Some(ns("inner.test.", "ns.inner.test.")),
+            ("ns.inner.test.", RecordType::A) => Some(a("ns.inner.test.", OTHER)),
+            _ => None,
+        })
+        .await;
+        for (zone, says) in [("gone.test", "that there is no such name"), ("plain.test", "have no NS records for it")] {
+            let error = found(&resolver, port, zone).await.unwrap_err().to_string();
+            assert!(error.contains("the servers of test") && error.contains(says), "{error}");
+        }
+        let inner = found(&resolver, port, "inner.test").await.unwrap();
+        assert_eq!(inner.servers[0].address.ip(), OTHER);
+        assert!(inner.notes()[0].contains("public CAs will not find the zone"), "{:?}", inner.notes());
+    }
+
+    #[tokio::test]
+    async fn a_parent_that_cannot_be_reached_is_said() {
+        let resolver = resolver(|asked| match (asked.0.as_str(), asked.1) {
+            ("auth.test.", RecordType::NS) => Some(ns("auth.test.", "ns1.auth.test.")),
+            ("ns1.auth.test.", RecordType::A) => Some(a("ns1.auth.test.", CHILD)),
+            _ => None,
+        })
+        .await;
+        // Nothing listens there.
+        let gone = tokio::net::UdpSocket::bind((PARENT, 0)).await.unwrap().local_addr().unwrap().port();
+        let delegation = found(&resolver, gone, "auth.test").await.unwrap();
+        assert_eq!(delegation.source, Source::Resolvers { why: "no server of test answers".into() });
+        assert!(delegation.notes()[0].contains("what the resolvers remember: no server of test answers"));
+    }
 }
