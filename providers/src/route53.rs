@@ -178,9 +178,10 @@ impl Route53 {
         match &failure.error {
             Error::RateLimited { .. } => self.limiter.throttled(PAUSE),
             Error::Transport(_) | Error::Unsent(_) => self.limiter.failed(),
-            // What is merely not allowed is not helped by reading the same credential again.
-            Error::Auth(_) if !failure.is_denied() => *self.session.lock().await = None,
             _ => {}
+        }
+        if failure.is_of_credential() {
+            *self.session.lock().await = None;
         }
         Err(failure)
     }
@@ -353,7 +354,14 @@ impl Provider for Route53 {
             Ok(identity) => {
                 format!("AWS account {} ({})", identity.account.unwrap_or_default(), failure::readable(&identity.arn.unwrap_or_default()))
             }
-            Err(_) => "the AWS credential".to_owned(),
+            Err(error) => {
+                let failure = Failure::of(&error);
+                if failure.is_unsigned() {
+                    *self.session.lock().await = None;
+                    return Err(failure.error);
+                }
+                "the AWS credential".to_owned()
+            }
         };
         match self.call(session.route53.list_hosted_zones().max_items(1).send()).await {
             Ok(_) => Ok(format!("{whose} may list hosted zones")),

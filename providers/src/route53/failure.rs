@@ -27,11 +27,13 @@ pub(super) struct Failure {
     pub(super) code: String,
     /// What AWS said: several things where a batch has several faults.
     messages: Vec<String>,
+    /// True if there was no credential to sign the call with.
+    unsigned: bool,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, code: String::new(), messages: Vec::new() }
+        Self { error, code: String::new(), messages: Vec::new(), unsigned: false }
     }
 }
 
@@ -45,32 +47,44 @@ impl Failure {
             SdkError::ServiceError(service) => {
                 let raw = service.raw();
                 let body = raw.body().bytes().map(String::from_utf8_lossy).unwrap_or_default();
-                // A refused batch comes in either of two forms, of which the SDK reads one.
+                // A refused batch comes in either of two forms, and what stands before Route 53 has a form of its own; the SDK reads one.
                 let code = match service.err().code() {
                     Some(code) => code.to_owned(),
                     None if body.contains("<InvalidChangeBatch") => "InvalidChangeBatch".to_owned(),
-                    None => String::new(),
+                    None => elements(&body, "Code").into_iter().next().unwrap_or_default(),
                 };
                 let mut messages = elements(&body, "Message");
                 if messages.is_empty() {
                     messages.extend(service.err().message().map(str::to_owned));
                 }
                 let error = answered(raw.status().as_u16(), &code, &messages.join("; "));
-                Self { error, code, messages }
+                Self { error, code, messages, unsigned: false }
             }
             SdkError::ConstructionFailure(_) => unsent(error).into(),
             SdkError::ResponseError(_) => Error::Transport(format!("the answer cannot be read: {}", root(error))).into(),
             SdkError::TimeoutError(_) => Error::Transport("the call took too long".to_owned()).into(),
             SdkError::DispatchFailure(failure) => {
                 let connecting = find::<hyper_util::client::legacy::Error>(error).is_some_and(|error| error.is_connect());
-                if connecting || failure.is_user() || find::<CredentialsError>(error).is_some() {
-                    return unsent(error).into();
+                let unsigned = find::<CredentialsError>(error).is_some();
+                if connecting || failure.is_user() || unsigned {
+                    return Self { unsigned, ..unsent(error).into() };
                 }
                 let text = if failure.is_timeout() { "the call took too long" } else { "the connection broke" };
                 Error::Transport(format!("{text}: {}", root(error))).into()
             }
             _ => Error::Transport(root(error)).into(),
         }
+    }
+
+    /// True if reading the credential anew may help: it could not be had, or was refused altogether. (The SDK tells once why a profile cannot be read,
+    /// and then no more.)
+    pub(super) fn is_of_credential(&self) -> bool {
+        self.unsigned || matches!(self.error, Error::Auth(_)) && !self.is_denied()
+    }
+
+    /// True if there was no credential to sign the call with, so that no other call will be signed either.
+    pub(super) fn is_unsigned(&self) -> bool {
+        self.unsigned
     }
 
     /// True if the credential is known, and not allowed this call.
@@ -195,10 +209,10 @@ fn unsent(error: &(dyn StdError + 'static)) -> Error {
             other => other.clone(),
         };
     }
-    if let Some(refused) = find::<SdkError<AssumeRoleError, HttpResponse>>(error) {
+    if let Some(refused) = below::<SdkError<AssumeRoleError, HttpResponse>>(error) {
         return of_credential("the role cannot be taken", Failure::of(refused).error);
     }
-    if let Some(refused) = find::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>(error) {
+    if let Some(refused) = below::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>(error) {
         return of_credential("the role cannot be taken with the web identity", Failure::of(refused).error);
     }
     match find::<CredentialsError>(error) {
@@ -241,8 +255,13 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     causes(error).find_map(|error| error.downcast_ref::<T>())
 }
 
+/// The cause of some type, below the error itself: an error of the token service may be caused by another one.
+fn below<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    causes(error).skip(1).find_map(|error| error.downcast_ref::<T>())
+}
+
 /// The text of the innermost cause.
-fn root(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn root(error: &(dyn StdError + 'static)) -> String {
     readable(&causes(error).last().map(ToString::to_string).unwrap_or_default())
 }
 
@@ -291,7 +310,7 @@ mod tests {
         let messages: Vec<String> = messages.iter().map(|text| (*text).to_owned()).collect();
         let error = answered(400, "InvalidChangeBatch", &messages.join("; "));
         let owners = names(owners);
-        Failure { error, code: "InvalidChangeBatch".to_owned(), messages }.refusal(&owners.iter().collect::<Vec<_>>())
+        Failure { error, code: "InvalidChangeBatch".to_owned(), messages, unsigned: false }.refusal(&owners.iter().collect::<Vec<_>>())
     }
 
     #[test]

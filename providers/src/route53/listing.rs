@@ -215,6 +215,7 @@ mod tests {
     async fn an_error_is_everybodys_who_is_still_open() {
         let owners = [name("a.example.com"), name("b.example.com")];
         let answers = gallop(&owners, |_, _| async { Err(Error::NotFound("the zone".to_owned())) }).await;
-        assert_eq!(answers, [const { () }; 2].map(|()| Err(Error::NotFound("the zone".to_owned()))));
+        assert!(answers.iter().all(|answer| *answer == Err(Error::NotFound("the zone".to_owned()))), "{answers:?}");
+        assert_eq!(answers.len(), 2);
     }
 }

@@ -3,8 +3,11 @@
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use aws_config::{
-    BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableRegionProvider, meta::region::RegionProviderChain,
-    profile::ProfileFileRegionProvider,
+    BehaviorVersion, Region, SdkConfig,
+    environment::EnvironmentVariableRegionProvider,
+    meta::region::RegionProviderChain,
+    profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider},
+    provider_config::ProviderConfig,
 };
 use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError, future};
 use aws_sdk_route53::config::{
@@ -16,7 +19,7 @@ use secrecy::ExposeSecret;
 
 use super::{
     AssumeRole, Settings, WebIdentity,
-    failure::{Failure, of_credential},
+    failure::{Failure, of_credential, root},
 };
 use crate::{
     Error,
@@ -72,16 +75,19 @@ impl Session {
         let region = RegionProviderChain::first_try(settings.region.clone().map(Region::new))
             .or_else(EnvironmentVariableRegionProvider::new())
             .or_else(profile_region.build())
-            .or_else(Region::from_static(REGION));
+            .or_else(Region::from_static(REGION))
+            .region()
+            .await;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(region)
+            .region(region.clone())
             .timeout_config(timeouts)
             .identity_cache(IdentityCache::lazy().load_timeout(LOAD).build());
-        if let Some(http) = http {
-            loader = loader.http_client(http);
+        if let Some(http) = &http {
+            loader = loader.http_client(http.clone());
         }
-        if let Some(profile) = &settings.profile {
-            loader = loader.profile_name(profile);
+        if let Some(name) = &settings.profile {
+            // Not the SDK's chain, in which a key in the environment goes before the profile that is asked for.
+            loader = loader.profile_name(name).credentials_provider(Profile { name: name.clone(), region, http });
         }
         if let (Some(id), Some(key)) = (&settings.access_key_id, &settings.secret_access_key) {
             let keys = Keys { id: id.clone(), key: key.clone(), token: settings.session_token.clone(), secrets: Arc::clone(secrets) };
@@ -119,6 +125,45 @@ fn sts(config: &SdkConfig, settings: &Settings) -> aws_sdk_sts::Client {
 fn with(config: &SdkConfig, role: Role) -> SdkConfig {
     let cache = IdentityCache::lazy().load_timeout(LOAD).build();
     config.clone().into_builder().credentials_provider(SharedCredentialsProvider::new(role)).identity_cache(cache).build()
+}
+
+/// A profile, read whenever its credential is needed anew.
+struct Profile {
+    name: String,
+    region: Option<Region>,
+    http: Option<SharedHttpClient>,
+}
+
+impl Profile {
+    async fn read(&self) -> Result<Credentials, CredentialsError> {
+        let mut config = ProviderConfig::without_region().with_region(self.region.clone());
+        if let Some(http) = &self.http {
+            config = config.with_http_client(http.clone());
+        }
+        let profile = ProfileFileCredentialsProvider::builder().profile_name(&self.name).configure(&config).build();
+        match profile.provide_credentials().await {
+            Err(error @ (CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_))) => {
+                let text = format!("the profile {} gives no credential: {}", self.name, root(&error));
+                Err(CredentialsError::provider_error(Error::Auth(text)))
+            }
+            other => other,
+        }
+    }
+}
+
+impl ProvideCredentials for Profile {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.read())
+    }
+}
+
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the profile {}", self.name)
+    }
 }
 
 /// Access keys from the settings.
