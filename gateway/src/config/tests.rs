@@ -207,6 +207,30 @@ fn a_lifetime_may_be_never() {
 }
 
 #[test]
+fn resolvers_are_asked_over_udp_tcp_or_https() {
+    let parse = |rest: &str| parse(&format!("version: v1\npropagation:\n  {rest}\n"));
+    let resolvers = parse(r#"resolvers: ["127.0.0.53:53", "udp://[::1]:53", "tcp://127.0.0.1:53", "https://dns.test/dns-query"]"#);
+    assert_eq!(
+        resolvers.expect("valid").propagation.resolvers,
+        [
+            ResolverAddress::Udp(([127, 0, 0, 53], 53).into()),
+            ResolverAddress::Udp((std::net::Ipv6Addr::LOCALHOST, 53).into()),
+            ResolverAddress::Tcp(([127, 0, 0, 1], 53).into()),
+            ResolverAddress::Https("https://dns.test/dns-query".parse().expect("a URL")),
+        ]
+    );
+    for (rest, wrong) in [
+        (r#"resolvers: ["tls://127.0.0.1:853"]"#, "propagation.resolvers[0]: \"tls://127.0.0.1:853\": tls is not among udp, tcp and https"),
+        (r#"resolvers: ["tcp://127.0.0.1"]"#, "propagation.resolvers[0]: \"127.0.0.1\" has no port: write 127.0.0.1:53"),
+        (r#"resolvers: ["https://me@dns.test/"]"#, "is not a URL such as"),
+        (r#"ca_file: /dev/null"#, "has no effect without a resolver over HTTPS"),
+    ] {
+        let error = parse(rest).map(|config| config.propagation).expect_err(wrong);
+        assert!(error.contains(wrong), "{error}");
+    }
+}
+
+#[test]
 fn a_contact_may_be_a_mail_address_or_a_name() {
     let contact = |text: &str| {
         let text = with_zone("").replace("      records", &format!("      contact: {text}\n      records"));

@@ -12,11 +12,7 @@ pub use caa::{Caa, CaaRecord, caa};
 pub use dnssec::{Dnssec, Security, dnssec};
 pub use servers::{Speed, Spoken, servers};
 
-use super::{
-    Checker, Delegation, PropagationError, Source,
-    delegation::DNS,
-    walk::{Lost, Walk},
-};
+use super::{Checker, Delegation, PropagationError, Source, walk::Lost};
 
 /// How a zone is delegated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,9 +61,65 @@ impl From<&Delegation> for Cut {
 /// # Errors
 /// [`PropagationError::Unreachable`] if no server could be asked.
 pub async fn zone_of(checker: &Checker, owner: &Name) -> Result<Name, PropagationError> {
-    match (Walk { resolver: &checker.resolver, port: DNS }).referral(owner).await {
+    match checker.walk().referral(owner).await {
         Ok(_) => Ok(owner.clone()),
         Err(Lost::NotDelegated { parent, .. }) => Ok(parent),
         Err(Lost::Unreachable(why)) => Err(PropagationError::Unreachable { name: owner.clone(), why }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use hickory_proto::{
+        op::ResponseCode,
+        rr::{RData, Record, RecordType, rdata},
+    };
+
+    use super::{
+        super::fake::{Fake, reply},
+        *,
+    };
+
+    #[tokio::test]
+    async fn the_zone_of_a_name_is_found_without_asking_a_resolver_for_it() {
+        let parent = Fake::at("127.0.0.75:0".parse().unwrap(), |query, _| {
+            let asked = query.queries[0].name.clone();
+            let mut answer = reply(query, false, &[]);
+            if asked.to_ascii() == "_acme-challenge.cut.test." {
+                answer.authorities.push(Record::from_rdata(asked, 60, RData::NS(rdata::NS("ns.cut.test.".parse().unwrap()))));
+            } else {
+                answer.metadata.authoritative = true;
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            }
+            vec![answer]
+        })
+        .await;
+        let resolver = Fake::start(|query, _| {
+            let asked = &query.queries[0];
+            assert!(!asked.name.to_ascii().starts_with("_acme-challenge"), "{asked}");
+            let mut answer = reply(query, false, &[]);
+            let data = match (asked.name.to_ascii().as_str(), asked.query_type) {
+                ("test.", RecordType::NS) => Some(RData::NS(rdata::NS("ns.test.".parse().unwrap()))),
+                ("ns.test.", RecordType::A) => Some(RData::A("127.0.0.75".parse().unwrap())),
+                _ => None,
+            };
+            answer.answers.extend(data.map(|data| Record::from_rdata(asked.name.clone(), 60, data)));
+            vec![answer]
+        })
+        .await;
+        let checker = Checker::over(&[resolver.address], parent.address.port());
+        let zone = |name: &str| {
+            let (checker, name) = (checker.clone(), name.parse().unwrap());
+            async move { zone_of(&checker, &name).await.unwrap() }
+        };
+        assert_eq!(zone("_acme-challenge.cut.test").await, "_acme-challenge.cut.test".parse().unwrap());
+        assert_eq!(zone("_acme-challenge.www.test").await, "test".parse().unwrap());
+        let nobody = Checker::over(&[SocketAddr::from(([127, 0, 0, 1], 1))], 1);
+        let error =
+            zone_of(&Checker { resolver: super::super::Resolver::new(Vec::new()), ..nobody }, &"_acme-challenge.www.test".parse().unwrap())
+                .await;
+        assert!(error.unwrap_err().to_string().contains("propagation.resolvers"));
     }
 }

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use hickory_proto::{
@@ -17,6 +18,9 @@ use tokio::{
     net::{TcpListener, UdpSocket},
     task::JoinHandle,
 };
+
+use super::Checker;
+use crate::config::{self, Check, ResolverAddress};
 
 /// A server that answers as its script says, until it is dropped.
 pub(super) struct Fake {
@@ -91,4 +95,13 @@ pub(super) fn reply(query: &Message, authoritative: bool, texts: &[&str]) -> Mes
         answer.answers.push(Record::from_rdata(query.queries[0].name.clone(), 1, RData::TXT(rdata::TXT::new(vec![(*text).to_owned()]))));
     }
     answer
+}
+
+impl Checker {
+    /// A checker with these resolvers, for authoritative servers on this port.
+    pub(super) fn over(resolvers: &[SocketAddr], port: u16) -> Self {
+        let resolvers = resolvers.iter().copied().map(ResolverAddress::Udp).collect();
+        let config = config::Propagation { resolvers, ca_file: None, check: Check::Authoritative, timeout: Duration::from_millis(1500) };
+        Self { port, ..Self::new(&config) }
+    }
 }

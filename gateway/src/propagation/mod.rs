@@ -172,6 +172,8 @@ pub struct Checker {
     resolver: Resolver,
     check: Check,
     timeout: Duration,
+    /// Where authoritative servers listen.
+    port: u16,
 }
 
 /// Whom to ask about each zone.
@@ -181,7 +183,7 @@ pub struct Plan(BTreeMap<Name, Vec<Server>>);
 impl Checker {
     /// A checker as configured.
     pub fn new(config: &config::Propagation) -> Self {
-        Self { resolver: Resolver::configured(config), check: config.check, timeout: config.timeout }
+        Self { resolver: Resolver::configured(config), check: config.check, timeout: config.timeout, port: DNS }
     }
 
     /// The configured resolvers.
@@ -256,12 +258,16 @@ impl Checker {
         self.delegation(zone).await.map(|found| found.servers)
     }
 
+    fn walk(&self) -> Walk<'_> {
+        Walk { resolver: &self.resolver, port: self.port }
+    }
+
     /// The delegation of a zone, from its parent on.
     ///
     /// # Errors
     /// [`PropagationError`] if the world does not find it.
     pub async fn delegation(&self, zone: &Name) -> Result<Delegation, PropagationError> {
-        delegation::find(Walk { resolver: &self.resolver, port: DNS }, zone).await
+        delegation::find(self.walk(), zone).await
     }
 }
 

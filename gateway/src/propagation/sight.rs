@@ -270,3 +270,124 @@ impl From<&Verdict> for Standing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, SocketAddr},
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use hickory_proto::rr::{RData, Record, RecordType, rdata};
+
+    use super::{
+        super::fake::{Fake, reply},
+        *,
+    };
+
+    const SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 76);
+    const DEAD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 77);
+
+    /// A resolver that knows `zone.test`, with a server at each of these addresses.
+    async fn resolver(servers: &'static [Ipv4Addr]) -> Fake {
+        Fake::start(move |query, _| {
+            let asked = &query.queries[0];
+            let owner = asked.name.to_ascii();
+            let mut answer = reply(query, false, &[]);
+            let number = owner.strip_prefix("ns").and_then(|rest| rest.strip_suffix(".zone.test.")?.parse::<usize>().ok());
+            let data: Vec<RData> = match (owner.as_str(), asked.query_type, number) {
+                ("zone.test.", RecordType::NS, _) => {
+                    let name = |number: usize| RData::NS(rdata::NS(format!("ns{number}.zone.test.").parse().unwrap()));
+                    (0..servers.len()).map(name).collect()
+                }
+                (_, RecordType::A, Some(number)) => vec![RData::A(servers[number].into())],
+                _ => Vec::new(),
+            };
+            answer.answers.extend(data.into_iter().map(|data| Record::from_rdata(asked.name.clone(), 60, data)));
+            vec![answer]
+        })
+        .await
+    }
+
+    fn propagation(resolver: &Fake, port: u16) -> Propagation {
+        Propagation { checker: Checker::over(&[resolver.address], port), questions: Questions::default(), memory: Mutex::default() }
+    }
+
+    fn lane() -> Lane {
+        Lane { backend: Backend::Provider("corp".into()), zone: "zone.test".parse().unwrap() }
+    }
+
+    async fn wait(propagation: &Propagation, owners: &[&str]) -> (Result<(), String>, Vec<String>) {
+        let values: Values = owners.iter().map(|owner| (owner.parse().unwrap(), BTreeSet::from(["v".to_owned()]))).collect();
+        let seen = Mutex::new(Vec::new());
+        let outcome = propagation.wait(&lane(), &values, &|owner| seen.lock().push(owner.to_relative_string())).await;
+        (outcome, seen.into_inner())
+    }
+
+    #[tokio::test]
+    async fn each_owner_is_told_of_as_it_is_seen_and_the_zone_is_remembered() {
+        let server = Fake::at(SocketAddr::new(SERVER.into(), 0), |query, _| {
+            vec![reply(query, true, if query.queries[0].name.to_ascii() == "late.zone.test." { &[] } else { &["v"] })]
+        })
+        .await;
+        let resolver = resolver(&[SERVER]).await;
+        let propagation = propagation(&resolver, server.address.port());
+        let (outcome, seen) = wait(&propagation, &["a.zone.test", "b.zone.test"]).await;
+        assert_eq!((outcome, seen), (Ok(()), vec!["a.zone.test".to_owned(), "b.zone.test".to_owned()]));
+        let asked = resolver.asked();
+        let (outcome, seen) = wait(&propagation, &["c.zone.test", "late.zone.test"]).await;
+        let error = outcome.unwrap_err();
+        assert_eq!(seen, ["c.zone.test"]);
+        assert!(error.contains(&format!("ns0.zone.test ({}) does not answer the value at late.zone.test", server.address)), "{error}");
+        assert_eq!(resolver.asked(), asked, "the servers were known");
+        let state = propagation.servers().remove(0);
+        assert_eq!((state.lane, state.standing), (lane(), Standing::Late { lacks: "does not answer the value at late.zone.test".into() }));
+        // After a failure they are looked up anew.
+        let (again, _) = wait(&propagation, &["late.zone.test"]).await;
+        assert_eq!(again.unwrap_err(), error, "the same text");
+        assert!(resolver.asked() > asked);
+    }
+
+    #[tokio::test]
+    async fn a_dead_server_is_reported_until_it_answers() {
+        let server = Fake::at(SocketAddr::new(SERVER.into(), 0), |query, _| vec![reply(query, true, &["v"])]).await;
+        let port = server.address.port();
+        let resolver = resolver(&[SERVER, DEAD]).await;
+        let mut propagation = propagation(&resolver, port);
+        propagation.checker.timeout = Duration::from_secs(30);
+        assert_eq!(wait(&propagation, &["a.zone.test"]).await.0, Ok(()));
+        let standings = |propagation: &Propagation| propagation.servers().into_iter().map(|state| state.standing).collect::<Vec<_>>();
+        let Standing::Aside { why } = &standings(&propagation)[1] else { panic!("{:?}", standings(&propagation)) };
+        assert!(why.contains("nothing listens there"), "{why}");
+        let back = Arc::new(AtomicBool::new(false));
+        let _dead = Fake::at(SocketAddr::new(DEAD.into(), port), {
+            let back = back.clone();
+            move |query, _| {
+                back.store(true, Ordering::SeqCst);
+                vec![reply(query, true, &["v"])]
+            }
+        })
+        .await;
+        assert_eq!(wait(&propagation, &["b.zone.test"]).await.0, Ok(()));
+        assert!(back.load(Ordering::SeqCst), "it is tried again");
+        assert_eq!(standings(&propagation), [Standing::Answers, Standing::Answers]);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_where_nobody_shall_be() {
+        let resolver = resolver(&[]).await;
+        let mut propagation = propagation(&resolver, 1);
+        propagation.checker.check = Check::None;
+        assert_eq!(wait(&propagation, &["a.zone.test"]).await, (Ok(()), vec!["a.zone.test".to_owned()]));
+        assert_eq!(resolver.asked(), 0);
+    }
+
+    #[tokio::test]
+    async fn zones_of_one_name_are_told_apart_by_the_delegation() {
+        let resolver = resolver(&[SERVER, DEAD]).await;
+        let propagation = propagation(&resolver, 1);
+        let names: Vec<_> = propagation.nameservers(&"zone.test".parse().unwrap()).await.iter().map(Name::to_relative_string).collect();
+        assert_eq!(names, ["ns0.zone.test", "ns1.zone.test"]);
+        assert!(propagation.nameservers(&"other.test".parse().unwrap()).await.is_empty());
+    }
+}
