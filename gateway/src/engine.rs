@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backends::{self, Watch, WatchMetrics},
+    claim::Backend,
     config::Config,
     dispatch::{Dispatcher, Pace, Route},
     ledger::{EmbeddedZones, Ledger},
@@ -71,12 +72,13 @@ impl Engine {
         let metrics = StoreMetrics::register(registry);
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path(), &names, Arc::new(EmbeddedZones(zones.clone())), metrics)?);
         let mark = backends::mark(&store.pepper());
-        let propagation = Arc::new(Propagation::new(&config.propagation));
+        let checks = config.backends.iter().filter_map(|backend| Some((Backend::from(&*backend.name), backend.check?)));
+        let propagation = Arc::new(Propagation::new(&config.propagation).with_checks(checks));
         let routes = backends::routes(&config.backends, &mark, propagation.clone())?;
-        let watch =
-            Watch::new(routes.iter().zip(&config.backends).map(|(route, backend)| (route.clone(), backend.kind.id, backend.verify)));
-        registry.register_collector(Box::new(WatchMetrics(watch.clone())));
         let dispatch = Dispatcher::new(store.clone(), routes.clone(), propagation.clone(), Pace::default(), CancellationToken::new());
+        let watched = routes.iter().zip(&config.backends).map(|(route, backend)| (route.clone(), backend.kind.id, backend.verify));
+        let watch = Watch::new(watched, dispatch.clone());
+        registry.register_collector(Box::new(WatchMetrics(watch.clone())));
         let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
         Ok(Self { config, folder, store, zones, ledger, routes, watch, propagation, mark, dispatch })
     }

@@ -4,15 +4,18 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::Request};
-use common::FakeDns;
+use common::{FakeDns, Fault};
 use gateway::{
     backends::{Standing, Watch, WatchMetrics},
+    dispatch::{Blind, Dispatcher, Pace},
+    ledger::{ClaimError, Holder, Ledger, Request as Claim},
     telemetry::{self, Health, Phase},
 };
 use providers::Error;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 async fn get(router: &Router, path: &str) -> (u16, String) {
@@ -29,7 +32,9 @@ async fn a_dead_credential_shows_and_readiness_stays() {
     let (good, bad) = (FakeDns::serving("example.com"), FakeDns::serving("example.org"));
     let every = Duration::from_secs(900);
     let routes = [("corp", good.clone()), ("other", bad.clone())];
-    let watch = Watch::new(routes.map(|(name, dns)| (common::route(name, dns), "memory", every)));
+    let routes = routes.map(|(name, dns)| common::route(name, dns));
+    let dispatch = Dispatcher::new(store.clone(), routes.to_vec(), Arc::new(Blind), Pace::default(), CancellationToken::new());
+    let watch = Watch::new(routes.map(|route| (route, "memory", every)), dispatch);
     let mut registry = telemetry::registry();
     registry.sub_registry_with_prefix("acmegate").register_collector(Box::new(WatchMetrics(watch.clone())));
     let health = Health::default();
@@ -62,4 +67,38 @@ async fn a_dead_credential_shows_and_readiness_stays() {
     *bad.refused.lock() = None;
     watch.try_all().await;
     assert!(watch.standings().iter().all(|(_, standing)| matches!(standing, Standing::Valid { .. })), "{:?}", watch.standings());
+}
+
+#[tokio::test]
+async fn what_waits_for_a_credential_goes_out_when_it_works_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = common::open(folder.path(), &[]);
+    let dns = FakeDns::serving("example.com");
+    let route = common::route("corp", dns.clone());
+    // Nobody waits for so long here: only the watch can set the claim going.
+    let pace = Pace { refused: Duration::from_secs(3600), longest: Duration::from_secs(3600), ..Pace::default() };
+    let dispatch = Dispatcher::new(store.clone(), vec![route.clone()], Arc::new(Blind), pace, CancellationToken::new());
+    let watch = Watch::new([(route, "memory", Duration::from_secs(900))], dispatch.clone());
+    let zones = authdns::Zones::new(Vec::new()).expect("no zone");
+    let ledger = Ledger::new(store.clone(), zones, dispatch.clone());
+
+    *dns.refused.lock() = Some(Error::Auth("the token has expired".to_owned()));
+    watch.try_all().await;
+    dns.faults.lock().push_back(Fault::Refuse);
+    let request = Claim {
+        holder: Holder::from("webhook:ns/example.com"),
+        owner: common::name("_acme-challenge.example.com"),
+        value: "v".parse().expect("a value"),
+        lifetime: None,
+        keep: None,
+    };
+    let refused = ledger.claim(vec![request.clone()]).await;
+    assert_eq!(refused, Err(ClaimError::Backend("refused: not today".to_owned())));
+    assert!(dns.values("_acme-challenge.example.com").is_empty());
+
+    *dns.refused.lock() = None;
+    watch.try_all().await;
+    assert_eq!(ledger.claim(vec![request]).await, Ok(()));
+    assert_eq!(dns.values("_acme-challenge.example.com"), ["v"]);
+    dispatch.close().await;
 }

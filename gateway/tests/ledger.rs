@@ -16,7 +16,7 @@ use authdns::{Name, ZoneConfig, Zones};
 use common::{FakeDns, Fault, name};
 use gateway::{
     claim::Timestamp,
-    dispatch::{Dispatcher, Pace},
+    dispatch::{Blind, Dispatcher, Pace, Sight},
     ledger::{ClaimError, EmbeddedZones, Holder, Ledger, Release, Request},
     store::{SqliteStore, Store, StoreMetrics},
 };
@@ -38,19 +38,20 @@ struct Process {
 
 impl Process {
     fn start(folder: &Path, dns: &Arc<FakeDns>) -> Self {
-        Self::paced(folder, dns, Duration::from_millis(1))
+        Self::with(folder, dns, Duration::from_millis(1), Arc::new(Blind))
     }
 
-    fn paced(folder: &Path, dns: &Arc<FakeDns>, first: Duration) -> Self {
+    fn with(folder: &Path, dns: &Arc<FakeDns>, refused: Duration, sight: Arc<dyn Sight>) -> Self {
+        let first = Duration::from_millis(1);
         let zones =
             Zones::new(vec![ZoneConfig::new(name(EMBEDDED), vec![name("ns1.auth.test")], name("hostmaster.auth.test"))]).expect("a zone");
         let metrics = StoreMetrics::register(&mut Registry::default());
         let store = Arc::new(SqliteStore::open(folder, &zones.names(), Arc::new(EmbeddedZones(zones.clone())), metrics).expect("a store"));
-        let pace = Pace { first, longest: first * 4, poll: Duration::from_millis(1) };
+        let pace = Pace { gather: Duration::ZERO, first, refused, longest: refused.max(first * 4), deadline: Duration::from_secs(20) };
         let dispatch = Dispatcher::new(
             store.clone(),
             vec![common::route("corp", dns.clone())],
-            Arc::new(gateway::dispatch::Blind),
+            sight,
             pace,
             CancellationToken::new(),
         );
@@ -311,21 +312,109 @@ async fn a_name_that_nobody_serves_is_refused() {
     assert_eq!(process.ledger.claim(vec![request]).await, Err(ClaimError::NoZone(name("notexample.com"))));
 }
 
+fn request(owner: &str, value: &str) -> Request {
+    Request {
+        holder: Holder::from("webhook:ns/example.com"),
+        owner: name(owner),
+        value: value.parse().expect("a value"),
+        lifetime: None,
+        keep: None,
+    }
+}
+
 #[tokio::test]
-async fn a_refusal_is_told_and_mended_by_itself() {
+async fn a_refusal_is_told_at_once_and_tried_again_when_somebody_asks() {
     let folder = tempfile::tempdir().expect("a folder");
     let dns = FakeDns::serving(REMOTE);
     dns.faults.lock().push_back(Fault::Refuse);
-    let process = Process::paced(folder.path(), &dns, Duration::from_millis(200));
-    let request = Request {
-        holder: Holder::from("issue:1"),
-        owner: name("_acme-challenge.example.com"),
-        value: "v".parse().expect("a value"),
-        lifetime: None,
-        keep: None,
-    };
-    let error = process.ledger.claim(vec![request]).await.expect_err("refused at first");
+    let process = Process::with(folder.path(), &dns, Duration::from_secs(300), Arc::new(Blind));
+    let error = process.ledger.claim(vec![request("_acme-challenge.example.com", "v")]).await.expect_err("refused at first");
     assert_eq!(error, ClaimError::Backend("refused: not today".to_owned()));
+    process.dispatch.hurry("corp").await.expect("kicked");
     process.drain().await;
     assert!(dns.records.lock()[&name("_acme-challenge.example.com")].contains("v"));
+}
+
+#[tokio::test]
+async fn what_time_mends_is_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dns = FakeDns::serving(REMOTE);
+    dns.faults.lock().extend([Fault::Throttle, Fault::LoseRequest, Fault::Interfere, Fault::LoseAnswer]);
+    let process = Process::start(folder.path(), &dns);
+    assert_eq!(process.ledger.claim(vec![request("_acme-challenge.example.com", "v")]).await, Ok(()));
+    assert!(dns.records.lock()[&name("_acme-challenge.example.com")].contains("v"));
+}
+
+#[tokio::test]
+async fn a_thousand_claims_are_a_handful_of_changes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dns = FakeDns::serving(REMOTE);
+    let process = Process::start(folder.path(), &dns);
+    let claims = (0..1000).map(|n| {
+        let ledger = process.ledger.clone();
+        async move { ledger.claim(vec![request(&format!("_acme-challenge.n{}.example.com", n / 2), &format!("value-{n}"))]).await }
+    });
+    for claimed in futures_util::future::join_all(claims).await {
+        assert_eq!(claimed, Ok(()));
+    }
+    let applied = dns.applied.lock().clone();
+    assert!(applied.len() <= 10 && applied.iter().sum::<usize>() >= 500, "{applied:?}");
+    let holder = Holder::from("webhook:ns/example.com");
+    assert_eq!(process.ledger.release_all(&holder).await, Ok(1000));
+    process.drain().await;
+    assert!(dns.records.lock().is_empty());
+}
+
+/// Sees what a test lets it see.
+struct Gate {
+    waits: tokio::sync::Semaphore,
+    opened: tokio::sync::Notify,
+}
+
+#[async_trait::async_trait]
+impl Sight for Gate {
+    async fn wait(
+        &self,
+        _lane: &gateway::claim::Lane,
+        values: &BTreeMap<Name, BTreeSet<String>>,
+        seen: &(dyn for<'a> Fn(&'a Name) + Send + Sync),
+    ) -> Result<(), String> {
+        self.waits.add_permits(1);
+        self.opened.notified().await;
+        values.keys().for_each(seen);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_claim_is_visible_when_the_world_sees_it_and_not_by_an_older_look() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dns = FakeDns::serving(REMOTE);
+    let gate = Arc::new(Gate { waits: tokio::sync::Semaphore::new(0), opened: tokio::sync::Notify::new() });
+    let process = Process::with(folder.path(), &dns, Duration::from_millis(1), gate.clone());
+    let owner = "_acme-challenge.example.com";
+    let claim = |process: &Process| {
+        let ledger = process.ledger.clone();
+        tokio::spawn(async move { ledger.claim(vec![request(owner, "v")]).await })
+    };
+    let first = claim(&process);
+    gate.waits.acquire().await.expect("a look").forget();
+    assert!(dns.records.lock()[&name(owner)].contains("v"), "applied");
+    assert!(!first.is_finished(), "applied is not visible");
+    // Let go, and claimed anew: only a new look counts.
+    process.ledger.release_all(&Holder::from("webhook:ns/example.com")).await.expect("released");
+    process.drain().await;
+    let second = claim(&process);
+    gate.waits.acquire().await.expect("another look").forget();
+    // The older look sees it first: it was there first.
+    gate.opened.notify_one();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let states = |claims: Vec<gateway::claim::Claim>| claims.iter().map(|claim| claim.state).collect::<Vec<_>>();
+    let lane = gateway::claim::Lane { backend: "corp".into(), zone: name(REMOTE) };
+    assert_eq!(states(process.store.work(&lane).await.expect("work")), [gateway::claim::State::Applied]);
+    gate.opened.notify_one();
+    assert_eq!(second.await.expect("the task"), Ok(()));
+    assert_eq!(first.await.expect("the task"), Ok(()), "whoever waited for a claim that is gone does not wait for ever");
 }

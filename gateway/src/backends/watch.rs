@@ -15,7 +15,10 @@ use providers::Error;
 use tokio_util::sync::CancellationToken;
 
 use super::jitter;
-use crate::{claim::Timestamp, dispatch::Route};
+use crate::{
+    claim::Timestamp,
+    dispatch::{Dispatcher, Route},
+};
 
 /// How long one try may take, over whatever deadlines the provider has for its calls.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,6 +33,7 @@ struct Watched {
     route: Route,
     provider: &'static str,
     every: Duration,
+    dispatch: Dispatcher,
     standing: Mutex<Standing>,
 }
 
@@ -86,9 +90,11 @@ impl Standing {
 }
 
 impl Watch {
-    /// A watch over backends, each with its provider's identifier and how often its credential is tried.
-    pub fn new(backends: impl IntoIterator<Item = (Route, &'static str, Duration)>) -> Self {
-        let watched = |(route, provider, every)| Watched { route, provider, every, standing: Mutex::new(Standing::Untried) };
+    /// A watch over backends, each with its provider's identifier and how often its credential is tried. What waits for a credential is dispatched
+    /// as soon as that works again.
+    pub fn new(backends: impl IntoIterator<Item = (Route, &'static str, Duration)>, dispatch: Dispatcher) -> Self {
+        let untried = || Mutex::new(Standing::Untried);
+        let watched = |(route, provider, every)| Watched { route, provider, every, dispatch: dispatch.clone(), standing: untried() };
         Self(Arc::new(backends.into_iter().map(watched).collect()))
     }
 
@@ -144,13 +150,20 @@ impl Watched {
     async fn once(&self) -> bool {
         let late = || Err(Error::Transport(format!("no answer within {} s", PATIENCE.as_secs())));
         let tried = tokio::time::timeout(PATIENCE, self.route.provider.verify()).await.unwrap_or_else(|_| late());
-        let mut standing = self.standing.lock();
-        let now = standing.after(&tried, Timestamp::now());
-        let before = std::mem::replace(&mut *standing, now);
+        let (before, now) = {
+            let mut standing = self.standing.lock();
+            let now = standing.after(&tried, Timestamp::now());
+            (std::mem::replace(&mut *standing, now.clone()), now)
+        };
         let backend = &*self.route.name;
         // Once for each change: what goes on as it was says nothing new.
-        match (&before, &*standing) {
-            (Standing::Failing { .. }, Standing::Valid { text, .. }) => tracing::info!(backend, "the credential works again: {text}"),
+        match (&before, &now) {
+            (Standing::Failing { .. }, Standing::Valid { text, .. }) => {
+                tracing::info!(backend, "the credential works again: {text}");
+                if let Err(error) = self.dispatch.hurry(backend).await {
+                    tracing::error!(%error, backend, "what waited for the credential is tried in its own time");
+                }
+            }
             (Standing::Untried, Standing::Valid { text, .. }) => tracing::info!(backend, "the credential works: {text}"),
             (Standing::Failing { reason: old, .. }, Standing::Failing { reason, .. }) if old == reason => {}
             (_, Standing::Failing { reason, .. }) => {
@@ -158,7 +171,7 @@ impl Watched {
             }
             _ => {}
         }
-        standing.is_valid()
+        now.is_valid()
     }
 }
 

@@ -37,6 +37,17 @@ impl Holder {
         Self(format!("sweep:{mark}").into())
     }
 
+    /// Whoever shares one fair part of a queue: an acme-dns account, a namespace, the issuer.
+    pub fn tenant(&self) -> &str {
+        if self.0.starts_with("acmedns:") {
+            return &self.0;
+        }
+        match self.0.split_once('/') {
+            Some((tenant, _)) => tenant,
+            None => self.0.split_once(':').map_or(&*self.0, |(door, _)| door),
+        }
+    }
+
     /// As it is stored.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,27 +1,42 @@
 //! One lane: the rounds of reading, writing down, sending and settling.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use authdns::Name;
-use providers::{Error, Progress, Receipt, TxtSet, Zone};
-use tokio::sync::{Notify, watch};
+use providers::{Error, Receipt, TxtSet, Zone};
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Pace, Route, Sight, merge};
+use super::{
+    Pace, Route, Sight, merge,
+    queue::{Waiting, turns},
+    watch::{Watch, Watches},
+};
 use crate::{
-    claim::{Claim, Event, Lane, State, Timestamp},
+    claim::{Claim, ClaimId, Event, Lane, State, Timestamp},
     store::{Store, StoreError},
 };
 
-/// Owners read and changed in one round: bounds what a crash may have to look at again, and how long the others wait.
-const ROUND: usize = 200;
-
-pub(super) struct Runner {
-    lane: Lane,
-    route: Route,
-    store: Arc<dyn Store>,
-    #[allow(dead_code, reason = "taken up with the next change")]
-    sight: Arc<dyn Sight>,
-    pace: Pace,
+/// What belongs to one lane: shared by its rounds, by the watches of what it sent, and by whoever kicks it.
+pub(super) struct Room {
+    pub(super) lane: Lane,
+    pub(super) route: Route,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sight: Arc<dyn Sight>,
+    pub(super) pace: Pace,
+    pub(super) work: Notify,
+    pub(super) rounds: watch::Sender<u64>,
+    pub(super) watches: Watches,
+    pub(super) waiting: Waiting,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
 }
 
 /// What a round left.
@@ -32,15 +47,13 @@ enum Rest {
     Later(Duration),
 }
 
-impl Runner {
-    pub(super) fn new(lane: Lane, route: Route, store: Arc<dyn Store>, sight: Arc<dyn Sight>, pace: Pace) -> Self {
-        Self { lane, route, store, sight, pace }
-    }
-
+impl Room {
     /// Runs rounds for ever; `rounds` grows after each.
-    pub(super) async fn run(&self, work: &Notify, rounds: &watch::Sender<u64>) {
-        work.notified().await;
+    pub(super) async fn run(self: &Arc<Self>) {
+        self.work.notified().await;
         loop {
+            // A thousand claims do not arrive in one instant; a few milliseconds make one change of them.
+            sleep(self.pace.gather).await;
             let rest = match self.round().await {
                 Ok(rest) => rest,
                 Err(error) => {
@@ -48,73 +61,93 @@ impl Runner {
                     Rest::Later(self.pace.longest.min(Duration::from_secs(5)))
                 }
             };
-            rounds.send_modify(|n| *n = n.wrapping_add(1));
+            self.rounds.send_modify(|n| *n = n.wrapping_add(1));
             match rest {
-                Rest::Nothing => work.notified().await,
+                Rest::Nothing => self.work.notified().await,
                 Rest::Later(wait) => {
-                    let _ = tokio::time::timeout(wait, work.notified()).await;
+                    let _ = timeout(wait, self.work.notified()).await;
                 }
             }
         }
     }
 
-    async fn round(&self) -> Result<Rest, StoreError> {
+    async fn round(self: &Arc<Self>) -> Result<Rest, StoreError> {
         let now = Timestamp::now();
-        let owners = by_owner(self.store.work(&self.lane).await?);
-        let due: Vec<(Name, Vec<Claim>)> =
-            owners.into_iter().filter(|(_, claims)| claims.iter().any(|claim| is_due(claim, now))).take(ROUND).collect();
+        let claims = self.store.work(&self.lane).await?;
+        // What is no longer applied is no longer watched, before it is changed.
+        self.watch(&claims, now);
+        let due = by_owner(claims).into_iter().filter(|(_, claims)| claims.iter().any(|claim| is_due(claim, now))).collect();
+        let due = turns(due, self.route.provider.limits().owners.max(1));
         if !due.is_empty() {
-            self.change(due).await?;
+            self.change(due, now).await?;
         }
-        self.watch_receipts().await?;
-        self.rest().await
+        let claims = self.store.work(&self.lane).await?;
+        self.waiting.recount(&claims);
+        self.watch(&claims, Timestamp::now());
+        Ok(self.rest(&claims))
+    }
+
+    /// Begins a watch for each receipt whose claims are applied and are not watched.
+    fn watch(self: &Arc<Self>, claims: &[Claim], now: Timestamp) {
+        for batch in self.watches.begin(claims, now) {
+            let (watch, stop) = (Watch::new(self.clone(), batch), self.stop.clone());
+            self.tasks.spawn(async move { stop.run_until_cancelled(watch.run()).await });
+        }
     }
 
     /// Reads, writes down what will be done, does it, writes down what came of it.
-    async fn change(&self, due: Vec<(Name, Vec<Claim>)>) -> Result<(), StoreError> {
-        let zone = match self.zone().await {
+    async fn change(&self, due: Vec<(Name, Vec<Claim>)>, now: Timestamp) -> Result<(), StoreError> {
+        let zone = match self.route.finder.at(&self.lane.zone).await {
             Ok(zone) => zone,
-            Err(error) => return self.fail(due.iter().flat_map(|(_, claims)| claims), &error).await,
+            Err(error) => return self.fail(due.iter().flat_map(|(_, claims)| claims), &error, now).await,
         };
         let names: Vec<Name> = due.iter().map(|(owner, _)| owner.clone()).collect();
-        let reads = self.route.provider.read(&zone, &names).await;
+        let reads = self.read(&zone, &names).await;
         let mut seen: BTreeMap<Name, TxtSet> = BTreeMap::new();
         let mut submissions = Vec::new();
+        // What was sent before and has no answer may still arrive, whatever the answer of this round.
+        let sent: HashSet<ClaimId> =
+            due.iter().flat_map(|(_, claims)| claims).filter(|claim| claim.state == State::Submitted).map(|claim| claim.id).collect();
         for ((owner, claims), read) in due.into_iter().zip(reads) {
             match read {
                 Ok(set) => {
                     submissions.extend(merge::submissions(&claims, &set));
                     seen.insert(owner, set);
                 }
-                Err(error) => self.fail(&claims, &error).await?,
+                Err(error) => self.fail(&claims, &error, now).await?,
             }
         }
         self.store.advance(submissions).await?;
 
+        let limits = self.route.provider.limits();
         let mut plans = Vec::new();
         let mut events = Vec::new();
         for (owner, claims) in by_owner(self.store.work(&self.lane).await?) {
             if let Some(set) = seen.get(&owner) {
-                let mut plan = merge::plan(&owner, &claims, set);
+                let mut plan = merge::plan(&owner, &claims, set, limits);
                 events.append(&mut plan.settled);
+                let refused = Error::Rejected(format!("this backend holds {} values at one name, and no more", limits.values));
+                events.extend(plan.refused.iter().map(|claim| (claim.id, self.failed(claim, &refused, !sent.contains(&claim.id)))));
                 if !plan.change.add.is_empty() || !plan.change.remove.is_empty() {
                     plans.push(plan);
                 }
             }
         }
         let changes: Vec<_> = plans.iter().map(|plan| plan.change.clone()).collect();
-        let results = if changes.is_empty() { Vec::new() } else { self.route.provider.apply(&zone, &changes).await };
-        let missing = || Err(Error::Transport("the provider gave no result for this change".to_owned()));
-        for (plan, result) in plans.iter().zip(results.into_iter().chain(std::iter::repeat_with(missing))) {
+        let results = self.apply(&zone, &changes).await;
+        for (plan, result) in plans.iter().zip(results) {
             match result {
                 Ok(Receipt(receipt)) => {
                     events.extend(plan.adding.iter().map(|claim| (claim.id, Event::Applied { receipt: receipt.clone() })));
                     events.extend(plan.removing.iter().map(|claim| (claim.id, Event::Removed)));
                 }
                 Err(error) => {
-                    let untouched = !matches!(error, Error::Transport(_));
-                    events.extend(plan.adding.iter().map(|claim| (claim.id, self.failed(claim, &error, untouched))));
-                    events.extend(plan.removing.iter().map(|claim| (claim.id, self.failed(claim, &error, false))));
+                    self.look_again(&error);
+                    let claims = plan.adding.iter().chain(&plan.removing);
+                    events.extend(claims.map(|claim| {
+                        let untouched = error.is_untouched() && !sent.contains(&claim.id);
+                        (claim.id, self.failed(claim, &error, untouched))
+                    }));
                 }
             }
         }
@@ -122,70 +155,58 @@ impl Runner {
         Ok(())
     }
 
-    async fn zone(&self) -> Result<Zone, Error> {
-        self.route.finder.at(&self.lane.zone).await
+    /// One result for each owner.
+    async fn read(&self, zone: &Zone, owners: &[Name]) -> Vec<Result<TxtSet, Error>> {
+        let read = timeout(self.pace.deadline, self.route.provider.read(zone, owners)).await;
+        let late = || Err(Error::Unsent(format!("reading took longer than {} s", self.pace.deadline.as_secs_f64())));
+        let results = read.unwrap_or_default();
+        if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
+            self.look_again(error);
+        }
+        results.into_iter().chain(std::iter::repeat_with(late)).take(owners.len()).collect()
     }
 
-    /// Asks about receipts, each once for all claims that share it.
-    async fn watch_receipts(&self) -> Result<(), StoreError> {
-        let mut receipts: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
-        for claim in self.store.work(&self.lane).await? {
-            if claim.state == State::Applied {
-                receipts.entry(claim.receipt.clone().unwrap_or_default()).or_default().push(claim);
-            }
+    /// One result for each change.
+    async fn apply(&self, zone: &Zone, changes: &[providers::Change]) -> Vec<Result<Receipt, Error>> {
+        if changes.is_empty() {
+            return Vec::new();
         }
-        let mut events = Vec::new();
-        for (receipt, claims) in receipts {
-            // Without a receipt the value was seen to stand, and nothing was sent.
-            let progress = if receipt.is_empty() { Ok(Progress::Done) } else { self.route.provider.progress(&Receipt(receipt)).await };
-            match progress {
-                Ok(Progress::Done) => events.extend(claims.iter().map(|claim| (claim.id, Event::Seen))),
-                Ok(Progress::Pending) => {}
-                Err(error) => events.extend(claims.iter().map(|claim| (claim.id, self.failed(claim, &error, false)))),
-            }
-        }
-        if !events.is_empty() {
-            self.store.advance(events).await?;
-        }
-        Ok(())
+        let applied = timeout(self.pace.deadline, self.route.provider.apply(zone, changes)).await;
+        let late = || Err(Error::Transport(format!("the change took longer than {} s", self.pace.deadline.as_secs_f64())));
+        applied.unwrap_or_default().into_iter().chain(std::iter::repeat_with(late)).take(changes.len()).collect()
     }
 
-    async fn rest(&self) -> Result<Rest, StoreError> {
+    /// A zone that is not there is looked up anew the next time.
+    fn look_again(&self, error: &Error) {
+        if matches!(error, Error::NotFound(_)) {
+            self.route.finder.forget(&self.lane.zone);
+        }
+    }
+
+    /// When the next round is due.
+    fn rest(&self, claims: &[Claim]) -> Rest {
         let now = Timestamp::now();
-        let next = self
-            .store
-            .work(&self.lane)
-            .await?
+        // A watch kicks the lane when it ends.
+        let next = claims
             .iter()
-            .filter(|claim| claim.state != State::Visible)
-            .map(|claim| match &claim.failure {
-                Some(failure) => failure.retry_at,
-                None if claim.state == State::Applied => now.after(self.pace.poll),
-                None => now,
-            })
+            .filter(|claim| claim.state != State::Visible && !self.watches.is_watched(claim.id))
+            .map(|claim| claim.failure.as_ref().map_or(now, |failure| failure.retry_at))
             .min();
-        Ok(next.map_or(Rest::Nothing, |at| Rest::Later(Duration::from_millis(at.0.saturating_sub(now.0).max(0).unsigned_abs()))))
+        next.map_or(Rest::Nothing, |at| Rest::Later(Duration::from_millis(at.0.saturating_sub(now.0).max(0).unsigned_abs())))
     }
 
-    /// Notes that nothing could be sent for these claims.
-    async fn fail<'c>(&self, claims: impl IntoIterator<Item = &'c Claim>, error: &Error) -> Result<(), StoreError> {
-        let now = Timestamp::now();
-        let events =
-            claims.into_iter().filter(|claim| is_due(claim, now)).map(|claim| (claim.id, self.failed(claim, error, false))).collect();
-        self.store.advance(events).await?;
+    /// Notes for the claims that are due that nothing could be sent for them.
+    async fn fail<'c>(&self, claims: impl IntoIterator<Item = &'c Claim>, error: &Error, now: Timestamp) -> Result<(), StoreError> {
+        // What was sent before this round may be there all the same: only an answer to the change itself could say that nothing was done.
+        let due = claims.into_iter().filter(|claim| is_due(claim, now));
+        self.store.advance(due.map(|claim| (claim.id, self.failed(claim, error, false))).collect()).await?;
         Ok(())
     }
 
     fn failed(&self, claim: &Claim, error: &Error, untouched: bool) -> Event {
         let attempts = claim.failure.as_ref().map_or(0, |failure| failure.attempts);
-        let doubled = self.pace.first.saturating_mul(1u32.checked_shl(attempts.min(16)).unwrap_or(u32::MAX)).min(self.pace.longest);
-        let wait = match error {
-            // Somebody was quicker: read again at once.
-            Error::Conflict(_) => Duration::ZERO,
-            Error::RateLimited { retry_after: Some(after), .. } => doubled.max(*after),
-            _ => doubled,
-        };
-        Event::Failed { reason: error.to_string(), retry_at: Timestamp::now().after(wait), untouched }
+        let retry_at = Timestamp::now().after(self.pace.wait(error, attempts));
+        Event::Failed { reason: error.to_string(), retry_at, untouched }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use authdns::Name;
-use providers::{Change, TxtSet};
+use providers::{Change, Limits, TxtSet};
 
 use crate::claim::{Claim, ClaimId, Event, State};
 
@@ -28,24 +28,31 @@ pub(super) struct Plan {
     pub(super) adding: Vec<Claim>,
     /// `Releasing` claims whose value is being removed, as they were read.
     pub(super) removing: Vec<Claim>,
+    /// Claims whose value has no place at this owner.
+    pub(super) refused: Vec<Claim>,
     /// Claims that need nothing sent: their value stands, or is gone, or is not ours to remove.
     pub(super) settled: Vec<(ClaimId, Event)>,
 }
 
 /// Plans from claims read *after* the submissions were written, so that a claim released or made meanwhile is seen.
-pub(super) fn plan(owner: &Name, claims: &[Claim], seen: &TxtSet) -> Plan {
+pub(super) fn plan(owner: &Name, claims: &[Claim], seen: &TxtSet, limits: Limits) -> Plan {
     let mut plan = Plan {
         change: Change { owner: owner.clone(), add: BTreeSet::new(), remove: BTreeSet::new(), version: seen.version.clone() },
         adding: Vec::new(),
         removing: Vec::new(),
+        refused: Vec::new(),
         settled: Vec::new(),
     };
+    let mut ours: BTreeSet<&str> =
+        claims.iter().filter(|claim| matches!(claim.state, State::Applied | State::Visible)).map(|claim| claim.value.as_str()).collect();
     for claim in claims {
         let value = claim.value.as_str();
         let stands = seen.values.contains(value);
         match claim.state {
             State::Submitted if stands => plan.settled.push((claim.id, Event::Applied { receipt: String::new() })),
+            State::Submitted if !ours.contains(value) && ours.len() >= limits.values => plan.refused.push(claim.clone()),
             State::Submitted => {
+                ours.insert(value);
                 plan.change.add.insert(value.to_owned());
                 plan.adding.push(claim.clone());
             }
@@ -101,26 +108,36 @@ mod tests {
         let claims = [claim(1, "theirs", State::Wanted, false), claim(2, "new", State::Wanted, false)];
         let events = submissions(&claims, &seen(&["theirs"]));
         assert_eq!(events, [(ClaimId(1), Event::Submit { placed: false }), (ClaimId(2), Event::Submit { placed: true })]);
-        let plan = plan(&name("a.example.com"), &[claim(1, "theirs", State::Releasing, false)], &seen(&["theirs"]));
+        let plan = plan(&name("a.example.com"), &[claim(1, "theirs", State::Releasing, false)], &seen(&["theirs"]), Limits::default());
         assert_eq!((plan.change.remove.len(), plan.settled), (0, vec![(ClaimId(1), Event::Removed)]));
     }
 
     #[test]
     fn a_value_is_handed_to_an_heir_only_when_the_heir_knows() {
         let owner = name("a.example.com");
-        let unaware = plan(&owner, &[claim(1, "v", State::Releasing, true), claim(2, "v", State::Wanted, false)], &seen(&["v"]));
+        let unaware =
+            plan(&owner, &[claim(1, "v", State::Releasing, true), claim(2, "v", State::Wanted, false)], &seen(&["v"]), Limits::default());
         assert!(unaware.change.remove.is_empty() && unaware.settled.is_empty(), "{unaware:?}");
-        let aware = plan(&owner, &[claim(1, "v", State::Releasing, true), claim(2, "v", State::Visible, true)], &seen(&["v"]));
+        let aware =
+            plan(&owner, &[claim(1, "v", State::Releasing, true), claim(2, "v", State::Visible, true)], &seen(&["v"]), Limits::default());
         assert!(aware.change.remove.is_empty());
         assert_eq!(aware.settled, [(ClaimId(1), Event::Removed)]);
-        let alone = plan(&owner, &[claim(1, "v", State::Releasing, true)], &seen(&["v", "w"]));
+        let alone = plan(&owner, &[claim(1, "v", State::Releasing, true)], &seen(&["v", "w"]), Limits::default());
         assert_eq!(alone.change.remove, BTreeSet::from(["v".to_owned()]));
         assert_eq!(alone.change.version, "7");
     }
 
     #[test]
+    fn more_values_than_the_backend_holds_are_refused() {
+        let claims = [claim(1, "a", State::Visible, true), claim(2, "b", State::Submitted, true), claim(3, "c", State::Submitted, true)];
+        let plan = plan(&name("a.example.com"), &claims, &seen(&["a"]), Limits { values: 2, ..Limits::default() });
+        assert_eq!(plan.change.add, BTreeSet::from(["b".to_owned()]));
+        assert_eq!(plan.refused, [claims[2].clone()]);
+    }
+
+    #[test]
     fn what_stands_already_is_not_sent_again() {
-        let plan = plan(&name("a.example.com"), &[claim(1, "v", State::Submitted, true)], &seen(&["v"]));
+        let plan = plan(&name("a.example.com"), &[claim(1, "v", State::Submitted, true)], &seen(&["v"]), Limits::default());
         assert!(plan.change.add.is_empty());
         assert_eq!(plan.settled, [(ClaimId(1), Event::Applied { receipt: String::new() })]);
     }

@@ -2,48 +2,37 @@
 //!
 //! A lane holds no state of its own. Each round reads from the store what is to be done, so a crash loses nothing: the next process finds the same
 //! work, reads the zone again, and does what is missing.
+//!
+//! Files: [`lane`] the rounds; [`merge`] what has to change at one owner name (pure); [`watch`] from applied to visible; [`queue`] how much may wait and whose
+//! turn it is; [`pace`] when a failed attempt is repeated; [`sight`] what tells that the world sees a value.
 
 mod lane;
 mod merge;
+mod pace;
+mod queue;
 mod sight;
+mod watch;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
-    time::Duration,
 };
 
 use authdns::Name;
 use parking_lot::Mutex;
 use providers::{Provider, zones::Finder};
-pub use sight::{Blind, Sight};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::watch as channel, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use pace::Pace;
+pub use queue::Full;
+pub use sight::{Blind, Sight};
+
 use crate::{
-    claim::{Backend, ClaimId, Lane, State, Timestamp},
+    claim::{Backend, ClaimId, Holder, Lane, State, Timestamp},
     store::{Store, StoreError},
 };
-
-/// How failed attempts are repeated.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Wait after the first failure; doubled after each.
-    pub first: Duration,
-    /// The longest wait.
-    pub longest: Duration,
-    /// Between two looks at a receipt.
-    pub poll: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { first: Duration::from_secs(1), longest: Duration::from_secs(300), poll: Duration::from_secs(1) }
-    }
-}
+use lane::Room;
 
 /// The dispatcher; clones share it.
 #[derive(Clone)]
@@ -64,8 +53,8 @@ struct Inner {
     store: Arc<dyn Store>,
     routes: Vec<Route>,
     sight: Arc<dyn Sight>,
-    lanes: Mutex<HashMap<Lane, Arc<Notify>>>,
-    rounds: watch::Sender<u64>,
+    lanes: Mutex<HashMap<Lane, Arc<Room>>>,
+    rounds: channel::Sender<u64>,
     pace: Pace,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -85,7 +74,7 @@ pub enum Settled {
 impl Dispatcher {
     /// A dispatcher over backends, in the order of the configuration; its lanes end with `stop`.
     pub fn new(store: Arc<dyn Store>, routes: Vec<Route>, sight: Arc<dyn Sight>, pace: Pace, stop: CancellationToken) -> Self {
-        let (rounds, _) = watch::channel(0);
+        let (rounds, _) = channel::channel(0);
         Self(Arc::new(Inner { store, routes, sight, lanes: Mutex::default(), rounds, pace, stop, tasks: TaskTracker::new() }))
     }
 
@@ -122,28 +111,84 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// The backends, in the order of the configuration.
+    pub fn routes(&self) -> &[Route] {
+        &self.0.routes
+    }
+
     /// Says that there is work in a lane.
     pub fn kick(&self, lane: &Lane) {
-        let Backend::Provider(name) = &lane.backend else { return };
-        let Some(route) = self.0.routes.iter().find(|route| route.name == *name) else {
-            tracing::warn!(backend = %name, zone = %lane.zone, "claims wait for a backend that is no longer configured");
-            return;
-        };
-        match self.0.lanes.lock().entry(lane.clone()) {
-            Entry::Occupied(running) => running.get().notify_one(),
-            Entry::Vacant(place) => {
-                let work = place.insert(Arc::new(Notify::new())).clone();
-                work.notify_one();
-                let runner = lane::Runner::new(lane.clone(), route.clone(), self.0.store.clone(), self.0.sight.clone(), self.0.pace);
-                let (rounds, stop) = (self.0.rounds.clone(), self.0.stop.clone());
-                self.0.tasks.spawn(async move { stop.run_until_cancelled(runner.run(&work, &rounds)).await });
+        match self.room(lane) {
+            Some(room) => room.work.notify_one(),
+            None if lane.backend == Backend::Embedded => {}
+            None => {
+                let (backend, zone) = (lane.backend.as_str(), &lane.zone);
+                tracing::warn!(backend, %zone, "claims wait for a backend that is no longer configured");
             }
         }
     }
 
     /// Changes after each round of any lane, so that whoever waits for claims knows when to look at them again.
-    pub fn rounds(&self) -> watch::Receiver<u64> {
+    pub fn rounds(&self) -> channel::Receiver<u64> {
         self.0.rounds.subscribe()
+    }
+
+    /// Tries again at once what waits in the lanes of a backend for its time after a failure: its credential works again, or somebody asks.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn hurry(&self, backend: &str) -> Result<(), StoreError> {
+        for lane in self.0.store.lanes().await?.iter().filter(|lane| lane.backend.as_str() == backend) {
+            let waiting = self.0.store.work(lane).await?.into_iter().filter(|claim| claim.failure.is_some());
+            self.0.store.hurry(waiting.map(|claim| claim.id).collect()).await?;
+            self.kick(lane);
+        }
+        Ok(())
+    }
+
+    /// Lets a claim into its lane's queue.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn admit(&self, lane: &Lane, holder: &Holder) -> Result<(), Full> {
+        self.room(lane).map_or(Ok(()), |room| room.waiting.admit(holder))
+    }
+
+    /// Claims that wait in the lanes of each backend.
+    pub fn waiting(&self) -> Vec<(Arc<str>, usize)> {
+        let lanes = self.0.lanes.lock();
+        let waiting = |route: &Route| {
+            let rooms = lanes.values().filter(|room| room.route.name == route.name);
+            (route.name.clone(), rooms.map(|room| room.waiting.len()).sum())
+        };
+        self.0.routes.iter().map(waiting).collect()
+    }
+
+    /// The lane's room, made and set running when it is first asked for; `None` if its backend is not configured.
+    fn room(&self, lane: &Lane) -> Option<Arc<Room>> {
+        let Backend::Provider(name) = &lane.backend else { return None };
+        let route = self.0.routes.iter().find(|route| route.name == *name)?;
+        Some(match self.0.lanes.lock().entry(lane.clone()) {
+            Entry::Occupied(running) => running.get().clone(),
+            Entry::Vacant(place) => {
+                let room = Arc::new(Room {
+                    lane: lane.clone(),
+                    route: route.clone(),
+                    store: self.0.store.clone(),
+                    sight: self.0.sight.clone(),
+                    pace: self.0.pace,
+                    work: Default::default(),
+                    rounds: self.0.rounds.clone(),
+                    watches: Default::default(),
+                    waiting: Default::default(),
+                    tasks: self.0.tasks.clone(),
+                    stop: self.0.stop.clone(),
+                });
+                let (running, stop) = (room.clone(), self.0.stop.clone());
+                self.0.tasks.spawn(async move { stop.run_until_cancelled(running.run()).await });
+                place.insert(room).clone()
+            }
+        })
     }
 
     /// Waits until claims are visible, one of them fails, or the deadline is over.
@@ -154,16 +199,19 @@ impl Dispatcher {
         let mut rounds = self.0.rounds.subscribe();
         loop {
             let claims = self.0.store.find(ids.clone()).await?;
-            // A failure that is due again at once (somebody else changed the RRset) is being repeated already.
-            let now = Timestamp::now();
-            if let Some(failure) = claims.iter().filter_map(|claim| claim.failure.as_ref()).find(|failure| failure.retry_at > now) {
+            // A failure that is repeated before the deadline is waited for.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let failures = claims.iter().filter_map(|claim| claim.failure.as_ref());
+            if let Some(failure) = failures.min_by_key(|failure| -failure.retry_at.0).filter(|f| f.retry_at > Timestamp::now().after(left))
+            {
                 return Ok(Settled::Failing(failure.reason.clone()));
             }
             if claims.iter().all(|claim| matches!(claim.state, State::Visible | State::Releasing)) {
                 return Ok(Settled::Visible);
             }
             if tokio::time::timeout_at(deadline, rounds.changed()).await.is_err() {
-                return Ok(Settled::Pending);
+                let failed = claims.into_iter().find_map(|claim| claim.failure);
+                return Ok(failed.map_or(Settled::Pending, |failure| Settled::Failing(failure.reason)));
             }
         }
     }

@@ -16,7 +16,7 @@ pub use embedded::EmbeddedZones;
 pub use crate::claim::{BadValue, Holder, MAX_VALUE, Release, Request, Value};
 use crate::{
     claim::{Backend, Claim, Lane, State, Timestamp},
-    dispatch::{Dispatcher, Settled},
+    dispatch::{Dispatcher, Full, Settled},
     store::{NewClaim, Store, StoreError},
 };
 
@@ -49,6 +49,9 @@ pub enum ClaimError {
     /// The backend is still at it; ask again.
     #[error("the value is not in DNS yet; it is being worked on, try again")]
     InProgress,
+    /// Too much waits for the backend already.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,8 +76,10 @@ impl Ledger {
         let now = Timestamp::now();
         let mut new = Vec::with_capacity(requests.len());
         for request in requests {
+            let lane = self.lane_of(&request.owner).await?;
+            self.dispatch.admit(&lane, &request.holder)?;
             new.push(NewClaim {
-                lane: self.lane_of(&request.owner).await?,
+                lane,
                 owner: request.owner,
                 value: request.value,
                 holder: request.holder,

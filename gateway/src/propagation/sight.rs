@@ -40,6 +40,8 @@ const MOST: usize = 10_000;
 #[derive(Debug)]
 pub struct Propagation {
     checker: Checker,
+    /// Whom to ask about the zones of a backend, where the configuration says so.
+    checks: HashMap<Backend, Check>,
     questions: Questions,
     memory: Mutex<Memory>,
 }
@@ -84,7 +86,19 @@ struct Memory {
 impl Propagation {
     /// As configured; nothing is known yet.
     pub fn new(config: &config::Propagation) -> Self {
-        Self { checker: Checker::new(config), questions: Questions::default(), memory: Mutex::default() }
+        Self { checker: Checker::new(config), checks: HashMap::new(), questions: Questions::default(), memory: Mutex::default() }
+    }
+
+    /// Asks otherwise about the zones of these backends.
+    #[must_use]
+    pub fn with_checks(mut self, checks: impl IntoIterator<Item = (Backend, Check)>) -> Self {
+        self.checks = checks.into_iter().collect();
+        self
+    }
+
+    /// Whom to ask about a lane's zone.
+    fn check(&self, lane: &Lane) -> Check {
+        self.checks.get(&lane.backend).copied().unwrap_or(self.checker.check)
     }
 
     /// Every server that was asked, by lane and name, with what it did last: for metrics and for people.
@@ -196,7 +210,7 @@ impl Propagation {
 
     async fn watch(&self, lane: &Lane, values: &Values, seen: &(dyn for<'a> Fn(&'a Name) + Send + Sync)) -> Result<(), PropagationError> {
         let start = Instant::now();
-        let authority = self.checker.check == Check::Authoritative;
+        let authority = self.check(lane) == Check::Authoritative;
         let servers: Vec<(Arc<str>, Upstream)> = if authority {
             let servers = self.servers_of(&lane.zone).await?;
             servers.into_iter().map(|server| (server.to_string().into(), Upstream::Udp(server.address))).collect()
@@ -232,7 +246,7 @@ impl Sight for Propagation {
         values: &BTreeMap<Name, BTreeSet<String>>,
         seen: &(dyn for<'a> Fn(&'a Name) + Send + Sync),
     ) -> Result<(), String> {
-        if self.checker.check == Check::None || values.is_empty() {
+        if self.check(lane) == Check::None || values.is_empty() {
             values.keys().for_each(seen);
             return Ok(());
         }
@@ -310,7 +324,12 @@ mod tests {
     }
 
     fn propagation(resolver: &Fake, port: u16) -> Propagation {
-        Propagation { checker: Checker::over(&[resolver.address], port), questions: Questions::default(), memory: Mutex::default() }
+        Propagation {
+            checker: Checker::over(&[resolver.address], port),
+            checks: HashMap::new(),
+            questions: Questions::default(),
+            memory: Mutex::default(),
+        }
     }
 
     fn lane() -> Lane {

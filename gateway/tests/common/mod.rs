@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use gateway::store::{Projection, SqliteStore, StoreMetrics};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use providers::{
-    Calls, Change, Error, Listing, Marked, Progress, Provider, Receipt, TxtSet, Zone,
+    Calls, Change, Error, Limits, Listing, Marked, Progress, Provider, Receipt, TxtSet, Zone,
     zones::{Delegations, Finder},
 };
 
@@ -81,6 +82,8 @@ pub(crate) struct FakeDns {
     pub(crate) records: Mutex<BTreeMap<Name, BTreeSet<String>>>,
     pub(crate) faults: Mutex<VecDeque<Fault>>,
     pub(crate) pending: Mutex<u32>,
+    /// The number of changes in each call.
+    pub(crate) applied: Mutex<Vec<usize>>,
     pub(crate) interferences: Mutex<Vec<(Name, String)>>,
     /// What was written through the provider, if its records can carry a mark.
     pub(crate) marks: Option<Mutex<BTreeSet<(Name, String)>>>,
@@ -134,6 +137,10 @@ impl FakeDns {
 
 #[async_trait]
 impl Provider for FakeDns {
+    fn limits(&self) -> Limits {
+        Limits { poll: Duration::from_millis(1), owners: 1000, ..Limits::default() }
+    }
+
     async fn zones(&self, _apex: Option<&Name>) -> Result<Listing, Error> {
         if *self.down.lock() {
             return Err(Error::Unsent("nobody answers".to_owned()));
@@ -164,6 +171,7 @@ impl Provider for FakeDns {
     }
 
     async fn apply(&self, _zone: &Zone, changes: &[Change]) -> Vec<Result<Receipt, Error>> {
+        self.applied.lock().push(changes.len());
         let mut results = Vec::new();
         for change in changes {
             let fault = self.faults.lock().pop_front();

@@ -146,7 +146,7 @@ impl Failure {
         match self {
             Self::Invalid(_) | Self::AccountName(_) | Self::Claim(ClaimError::NoZone(_)) => OutcomeLabel::refused,
             Self::Claim(ClaimError::InProgress) => OutcomeLabel::in_progress,
-            Self::Claim(ClaimError::Backend(_) | ClaimError::Store(_)) | Self::Defect => OutcomeLabel::failed,
+            Self::Claim(ClaimError::Backend(_) | ClaimError::Full(_) | ClaimError::Store(_)) | Self::Defect => OutcomeLabel::failed,
         }
     }
 }
