@@ -48,13 +48,7 @@ impl Process {
         let metrics = StoreMetrics::register(&mut Registry::default());
         let store = Arc::new(SqliteStore::open(folder, &zones.names(), Arc::new(EmbeddedZones(zones.clone())), metrics).expect("a store"));
         let pace = Pace { gather: Duration::ZERO, first, refused, longest: refused.max(first * 4), deadline: Duration::from_secs(20) };
-        let dispatch = Dispatcher::new(
-            store.clone(),
-            vec![common::route("corp", dns.clone())],
-            sight,
-            pace,
-            CancellationToken::new(),
-        );
+        let dispatch = Dispatcher::new(store.clone(), vec![common::route("corp", dns.clone())], sight, pace, CancellationToken::new());
         let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
         Self { ledger, dispatch, store, zones }
     }

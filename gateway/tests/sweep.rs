@@ -26,13 +26,15 @@ struct House {
     sweeper: Sweeper,
 }
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 impl House {
     fn open(folder: &Path, routes: Vec<Route>) -> Self {
         let zones = Zones::new(Vec::new()).expect("no zones");
         let metrics = StoreMetrics::register(&mut Registry::default());
         let store = Arc::new(SqliteStore::open(folder, &[], Arc::new(EmbeddedZones(zones.clone())), metrics).expect("a store"));
         // A failed attempt would be repeated in an hour: what the sweep asks for has to happen at once all the same.
-        let pace = Pace { first: Duration::from_secs(3600), longest: Duration::from_secs(3600), poll: Duration::from_millis(1) };
+        let pace = Pace { first: HOUR, refused: HOUR, longest: HOUR, ..Pace::default() };
         let dispatch = Dispatcher::new(store.clone(), routes.clone(), Arc::new(Blind), pace, CancellationToken::new());
         let ledger = Ledger::new(store.clone(), zones, dispatch.clone());
         let sweeper = Sweeper::new(store.clone(), ledger.clone(), dispatch.clone(), routes, "acmegate 0123456789ab".into());

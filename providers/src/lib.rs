@@ -33,7 +33,7 @@ use async_trait::async_trait;
 use authdns::Name;
 
 pub use error::Error;
-pub use registry::{Context, KINDS, Kind, Settings, kind};
+pub use registry::{Build, Context, KINDS, Kind, Settings, kind};
 
 /// A zone as a provider knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -100,7 +100,8 @@ pub struct Limits {
     pub values: usize,
     /// The usual time between two looks at a receipt.
     pub poll: Duration,
-    /// False where values cannot be removed (acme-dns): they go when newer ones push them out.
+    /// False where values cannot be removed (acme-dns): they go when newer ones push them out. A change then adds every value that shall stand,
+    /// those that stand already too, and [`Provider::apply`] writes all of them.
     pub removes: bool,
 }
 

@@ -45,8 +45,11 @@ pub struct Kind {
     /// The JSON Schema of its settings.
     pub schema: fn() -> serde_json::Value,
     /// Makes the provider from its settings.
-    pub build: fn(serde_json::Value, &Context) -> Result<Arc<dyn Provider>, String>,
+    pub build: Build,
 }
+
+/// Makes a provider from its settings, as JSON; no I/O. The error says what is wrong with them.
+pub type Build = fn(serde_json::Value, &Context) -> Result<Arc<dyn Provider>, String>;
 
 /// Every provider, by identifier.
 pub const KINDS: &[Kind] = &[

@@ -49,13 +49,18 @@ pub(super) fn plan(owner: &Name, claims: &[Claim], seen: &TxtSet, limits: Limits
         let value = claim.value.as_str();
         let stands = seen.values.contains(value);
         match claim.state {
-            State::Submitted if stands => plan.settled.push((claim.id, Event::Applied { receipt: String::new() })),
+            State::Submitted if stands => {
+                ours.insert(value);
+                plan.settled.push((claim.id, Event::Applied { receipt: String::new() }));
+            }
             State::Submitted if !ours.contains(value) && ours.len() >= limits.values => plan.refused.push(claim.clone()),
             State::Submitted => {
                 ours.insert(value);
                 plan.change.add.insert(value.to_owned());
                 plan.adding.push(claim.clone());
             }
+            // It stays until newer values push it out; nothing more can be done.
+            State::Releasing if !limits.removes => plan.settled.push((claim.id, Event::Removed)),
             State::Releasing => {
                 let mut heirs = claims.iter().filter(|other| other.stands() && other.value == claim.value).peekable();
                 if !claim.placed || !stands {
@@ -71,6 +76,10 @@ pub(super) fn plan(owner: &Name, claims: &[Claim], seen: &TxtSet, limits: Limits
             }
             State::Wanted | State::Applied | State::Visible => {}
         }
+    }
+    if !limits.removes && !plan.change.add.is_empty() {
+        // A new value pushes the oldest out, and that may be one that is still claimed: they are all written anew.
+        plan.change.add.extend(ours.into_iter().map(str::to_owned));
     }
     plan
 }
@@ -133,6 +142,18 @@ mod tests {
         let plan = plan(&name("a.example.com"), &claims, &seen(&["a"]), Limits { values: 2, ..Limits::default() });
         assert_eq!(plan.change.add, BTreeSet::from(["b".to_owned()]));
         assert_eq!(plan.refused, [claims[2].clone()]);
+    }
+
+    #[test]
+    fn where_nothing_can_be_removed_what_is_claimed_is_written_anew_beside_what_is_new() {
+        let rotating = Limits { values: 2, removes: false, ..Limits::default() };
+        let claims = [claim(1, "a", State::Visible, true), claim(2, "b", State::Releasing, true), claim(3, "c", State::Submitted, true)];
+        let plan = plan(&name("a.example.com"), &claims, &seen(&["a", "b"]), rotating);
+        assert_eq!(plan.change.add, BTreeSet::from(["a".to_owned(), "c".to_owned()]));
+        assert!(plan.change.remove.is_empty());
+        assert_eq!(plan.settled, [(ClaimId(2), Event::Removed)]);
+        let adding: Vec<ClaimId> = plan.adding.iter().map(|claim| claim.id).collect();
+        assert_eq!(adding, [ClaimId(3)]);
     }
 
     #[test]
