@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use reqwest::{
-    Certificate, Client, RequestBuilder, StatusCode, Url,
+    Certificate, Client, ClientBuilder, RequestBuilder, StatusCode, Url,
     header::{HeaderMap, RETRY_AFTER},
 };
 use serde::de::DeserializeOwned;
@@ -63,12 +63,7 @@ impl Http {
     /// # Errors
     /// A text that says what is wrong with the file.
     pub fn new(ca_file: Option<&Path>, limiter: Arc<Limiter>) -> Result<Self, String> {
-        let mut builder = Client::builder()
-            .user_agent(concat!("acmegate/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .timeout(DEADLINE)
-            // A redirect would carry the credential elsewhere.
-            .redirect(reqwest::redirect::Policy::none());
+        let mut builder = builder();
         if let Some(path) = ca_file {
             let pem = std::fs::read(path).map_err(|error| format!("ca_file: {} cannot be read: {error}", path.display()))?;
             let roots =
@@ -79,6 +74,15 @@ impl Http {
             builder = builder.tls_certs_only(roots);
         }
         let client = builder.build().map_err(|error| format!("no HTTPS client can be made: {}", chain(&error)))?;
+        Ok(Self { client, limiter })
+    }
+
+    /// A client for services of this machine and its host, such as a metadata service: no proxy of the environment comes between.
+    ///
+    /// # Errors
+    /// A text that says what this machine lacks.
+    pub fn direct(limiter: Arc<Limiter>) -> Result<Self, String> {
+        let client = builder().no_proxy().build().map_err(|error| format!("no HTTP client can be made: {}", chain(&error)))?;
         Ok(Self { client, limiter })
     }
 
@@ -125,6 +129,15 @@ impl Http {
         }
         Ok(Reply { status, headers, body })
     }
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("acmegate/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .timeout(DEADLINE)
+        // A redirect would carry the credential elsewhere.
+        .redirect(reqwest::redirect::Policy::none())
 }
 
 impl Reply {
