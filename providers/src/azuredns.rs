@@ -28,6 +28,7 @@ use std::{
 
 use async_trait::async_trait;
 use authdns::Name;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use reqwest::{
     Url,
@@ -38,7 +39,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::{
-    arm::{Arm, Kind, List, PAGE, good, together},
+    arm::{Arm, Kind, List, PAGE, good},
     auth::Tokens,
     credential::Credential,
     record_set::{Answer, Precondition, Write},
@@ -50,7 +51,7 @@ use crate::{
     registry, zones,
 };
 
-/// Calls under way at a time.
+/// Reads, and writes, under way at a time.
 const PARALLEL: usize = 8;
 /// Records of a record set, where the zone does not say otherwise.
 const MOST_RECORDS: usize = 20;
@@ -186,7 +187,8 @@ impl Settings {
             resource_group: self.resource_group,
             ttl: context.ttl,
             writes_per_minute: self.writes_per_minute,
-            parallel: tokio::sync::Semaphore::new(PARALLEL),
+            reading: tokio::sync::Semaphore::new(PARALLEL),
+            writing: tokio::sync::Semaphore::new(PARALLEL),
             known: Mutex::default(),
         })
     }
@@ -206,8 +208,9 @@ struct AzureDns {
     resource_group: Option<String>,
     ttl: u32,
     writes_per_minute: u32,
-    /// Calls under way, whoever asked for them.
-    parallel: tokio::sync::Semaphore,
+    /// Calls under way, whoever asked for them; apart, so that reads do not wait behind writes that wait for their turn.
+    reading: tokio::sync::Semaphore,
+    writing: tokio::sync::Semaphore,
     /// By the zone's id.
     known: Mutex<HashMap<String, Arc<Known>>>,
 }
@@ -292,7 +295,7 @@ impl Provider for AzureDns {
             }
         };
         let tasks: Vec<_> = owners.iter().map(one).collect();
-        together(PARALLEL, tasks).await
+        join_all(tasks).await
     }
 
     async fn apply(&self, zone: &Zone, changes: &[Change]) -> Vec<Result<Receipt, Error>> {
@@ -300,7 +303,7 @@ impl Provider for AzureDns {
             return changes.iter().map(|_| Err(error.clone())).collect();
         }
         let tasks: Vec<_> = changes.iter().map(|change| self.write(zone, change)).collect();
-        let done = together(PARALLEL, tasks).await;
+        let done = join_all(tasks).await;
         done.into_iter().map(|result| result.map(|()| Receipt::default())).collect()
     }
 
@@ -313,7 +316,9 @@ impl Provider for AzureDns {
         let who = self.arm.tokens.credential.describe();
         if words::is_forbidden(&reply) {
             // Right for a role that was given at a zone alone.
-            return Ok(format!("{who} signs in, and may not list the zones of {scope}: they have to be named under `zones`, with `resource_group` set or with their ids"));
+            return Ok(format!(
+                "{who} signs in, and may not list the zones of {scope}: they have to be named under `zones`, with `resource_group` set or with their ids"
+            ));
         }
         good(reply)?;
         Ok(format!("{who} may list the zones of {scope}"))
@@ -392,7 +397,7 @@ impl AzureDns {
 
     async fn read_one(&self, zone: &Zone, owner: &Name) -> Result<TxtSet, Error> {
         let url = self.below(zone, &["TXT", &record_set::relative(zone, owner)?])?;
-        let _place = self.parallel.acquire().await;
+        let _place = self.reading.acquire().await;
         let reply = self.arm.get(url).await?;
         if words::is_absent(&reply) {
             return record_set::absent();
@@ -434,7 +439,7 @@ impl AzureDns {
             }
             Write::Delete { etag } => {
                 known.deletes.acquire().await?;
-                let _place = self.parallel.acquire().await;
+                let _place = self.writing.acquire().await;
                 let reply = self.arm.call(Kind::Delete, |client| client.delete(url.clone()).header(IF_MATCH, etag.clone())).await?;
                 if words::is_absent(&reply) {
                     return Ok(());
@@ -445,7 +450,7 @@ impl AzureDns {
     }
 
     async fn put(&self, url: Url, precondition: &Precondition, body: &Value) -> Result<(), Error> {
-        let _place = self.parallel.acquire().await;
+        let _place = self.writing.acquire().await;
         let reply = self.arm.call(Kind::Write, |client| {
             let request = client.put(url.clone()).json(body);
             match precondition {
@@ -490,7 +495,9 @@ fn no_id(zone: &Zone) -> Error {
 /// A refusal to list, with what else can be done.
 fn unlisted(error: Error) -> Error {
     match error {
-        Error::Auth(text) => Error::Auth(format!("{text} (to do without listing zones, set `resource_group`, or pin the zones by their ids)")),
+        Error::Auth(text) => {
+            Error::Auth(format!("{text} (to do without listing zones, set `resource_group`, or pin the zones by their ids)"))
+        }
         other => other,
     }
 }

@@ -1,6 +1,6 @@
 //! Calls of the Azure Resource Manager: a token on each, the limits it documents, and lists followed page by page.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use reqwest::{Client, RequestBuilder, StatusCode, Url, header::HeaderMap};
 use secrecy::ExposeSecret;
@@ -115,7 +115,12 @@ impl Arm {
     }
 
     /// Follows a list for `pages` pages at most, until `enough` entries are there.
-    pub(super) async fn list<T: DeserializeOwned + Send>(&self, first: Url, pages: usize, enough: usize) -> Result<Result<List<T>, Reply>, Error> {
+    pub(super) async fn list<T: DeserializeOwned + Send>(
+        &self,
+        first: Url,
+        pages: usize,
+        enough: usize,
+    ) -> Result<Result<List<T>, Reply>, Error> {
         let mut entries = Vec::new();
         let mut next = first;
         for _ in 0..pages.clamp(1, MOST_PAGES) {
@@ -189,16 +194,6 @@ fn observe(kind: Kind, http: &Http, headers: &HeaderMap) {
 /// A good answer, or the error that it stands for.
 pub(super) fn good(reply: Reply) -> Result<Reply, Error> {
     if reply.status.is_success() { Ok(reply) } else { Err(words::error(&reply)) }
-}
-
-/// Runs all of `tasks`, `most` of them at a time, and gives their results in order.
-pub(super) async fn together<Task: Future>(most: usize, tasks: impl IntoIterator<Item = Task>) -> Vec<Task::Output> {
-    let places = &tokio::sync::Semaphore::new(most);
-    let run = |task: Task| async move {
-        let _place = places.acquire().await;
-        task.await
-    };
-    futures_util::future::join_all(tasks.into_iter().map(run)).await
 }
 
 impl fmt::Debug for Arm {

@@ -46,11 +46,7 @@ pub(super) fn sign(pem: &SecretString, client_id: &str, audience: &str, send_cha
         "nbf": issued.as_secs(),
         "exp": (issued + LIFETIME).as_secs(),
     });
-    let signed = format!(
-        "{}.{}",
-        BASE64_URL_SAFE_NO_PAD.encode(header.to_string()),
-        BASE64_URL_SAFE_NO_PAD.encode(claims.to_string())
-    );
+    let signed = format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header.to_string()), BASE64_URL_SAFE_NO_PAD.encode(claims.to_string()));
     let mut signature = vec![0; key.public_modulus_len()];
     key.sign(&RSA_PSS_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
         .map_err(|_| refused("the private key does not sign"))?;

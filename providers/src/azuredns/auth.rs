@@ -162,7 +162,7 @@ fn parse(reply: &Reply) -> Option<Token> {
 
     #[derive(Deserialize)]
     struct Given {
-        access_token: SecretString,
+        access_token: String,
         #[serde(default)]
         expires_in: Option<Number>,
         #[serde(default)]
@@ -175,7 +175,8 @@ fn parse(reply: &Reply) -> Option<Token> {
     };
     let given: Given = serde_json::from_slice(&reply.body).ok()?;
     // It becomes a header.
-    let token = given.access_token.expose_secret();
+    let secret = SecretString::from(given.access_token);
+    let token = secret.expose_secret();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
@@ -188,7 +189,7 @@ fn parse(reply: &Reply) -> Option<Token> {
     let lifetime = lifetime.min(Duration::from_secs(86_400));
     let start = Instant::now();
     // One that lives for minutes is used for half of them.
-    Some(Token { renew_at: start + lifetime - MARGIN.min(lifetime / 2), expires_at: start + lifetime, secret: given.access_token })
+    Some(Token { renew_at: start + lifetime - MARGIN.min(lifetime / 2), expires_at: start + lifetime, secret })
 }
 
 impl std::fmt::Debug for Tokens {

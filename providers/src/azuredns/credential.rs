@@ -95,13 +95,33 @@ pub(super) type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// What a token is asked for with, complete.
 pub(super) enum Identity {
-    Secret { tenant: String, client_id: String, secret: SecretString },
-    Certificate { tenant: String, client_id: String, pem: SecretString, send_chain: bool },
-    Assertion { tenant: String, client_id: String, assertion: SecretString },
+    Secret {
+        tenant: String,
+        client_id: String,
+        secret: SecretString,
+    },
+    Certificate {
+        tenant: String,
+        client_id: String,
+        pem: SecretString,
+        send_chain: bool,
+    },
+    Assertion {
+        tenant: String,
+        client_id: String,
+        assertion: SecretString,
+    },
     /// The metadata service of a virtual machine; `endpoint` as in [`ManagedIdentity::endpoint`].
-    Metadata { client_id: Option<String>, endpoint: Option<String> },
+    Metadata {
+        client_id: Option<String>,
+        endpoint: Option<String>,
+    },
     /// The one of App Service and Container Apps; the header proves that the caller runs there.
-    AppService { client_id: Option<String>, endpoint: String, header: SecretString },
+    AppService {
+        client_id: Option<String>,
+        endpoint: String,
+        header: SecretString,
+    },
 }
 
 impl Credential {
@@ -176,7 +196,8 @@ async fn environment(variables: &Variables, secrets: &dyn Secrets) -> Result<Ide
         }
         if let Some(path) = value("AZURE_CLIENT_CERTIFICATE_PATH") {
             let pem = secrets.read(&SecretRef::File(path.into())).await?;
-            let send_chain = value("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN").is_some_and(|text| text == "1" || text.eq_ignore_ascii_case("true"));
+            let send_chain =
+                value("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN").is_some_and(|text| text == "1" || text.eq_ignore_ascii_case("true"));
             return Ok(Identity::Certificate { tenant, client_id, pem, send_chain });
         }
         if value("AZURE_FEDERATED_TOKEN_FILE").is_some() {
@@ -213,7 +234,8 @@ fn managed(form: &ManagedIdentity, variables: &Variables) -> Identity {
 
 /// A tenant becomes part of a path: nothing in it may lead elsewhere.
 fn checked_tenant(tenant: &str) -> Result<(), String> {
-    let fits = !tenant.is_empty() && tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.')) && tenant != "..";
+    let fits =
+        !tenant.is_empty() && tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.')) && tenant != "..";
     fits.then_some(()).ok_or_else(|| format!("credential: {tenant:?} is no tenant: write its id or one of its domain names"))
 }
 

@@ -19,12 +19,7 @@ const METADATA: &str = "http://169.254.169.254";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the metadata service of a virtual machine.
-pub(super) async fn virtual_machine(
-    http: &Http,
-    endpoint: Option<&str>,
-    audience: &str,
-    client_id: Option<&str>,
-) -> Result<Reply, Error> {
+pub(super) async fn virtual_machine(http: &Http, endpoint: Option<&str>, audience: &str, client_id: Option<&str>) -> Result<Reply, Error> {
     let mut url = service(endpoint.unwrap_or(METADATA)).map_err(Error::Auth)?;
     url.set_path("/metadata/identity/oauth2/token");
     query(&mut url, "2018-02-01", audience, client_id);

@@ -107,9 +107,8 @@ pub(super) fn plan(change: &Change, ttl: u32) -> Result<Write, Error> {
     if records == standing.txt_records {
         return Ok(Write::Nothing);
     }
-    let header = |etag: &str| {
-        HeaderValue::from_str(etag).map_err(|_| Error::Rejected("the record set's ETag is no value for a header".to_owned()))
-    };
+    let header =
+        |etag: &str| HeaderValue::from_str(etag).map_err(|_| Error::Rejected("the record set's ETag is no value for a header".to_owned()));
     let etag = standing.etag.as_deref().map(header).transpose()?;
     match (etag, records.is_empty(), &standing.metadata) {
         (Some(etag), true, None) => Ok(Write::Delete { etag }),
@@ -169,7 +168,8 @@ mod tests {
                 {"value":["two ","chunks \\ \"q\""],"more":1},{"value":["ours"]}]}}"#,
         );
         assert_eq!(set.values, BTreeSet::from(["two chunks \\ \"q\"".to_owned(), "ours".to_owned()]));
-        let Write::Put { precondition, body, records } = plan(&change(&set.version, &["new"], &["ours", "gone"]), 60).expect("a plan") else {
+        let Write::Put { precondition, body, records } = plan(&change(&set.version, &["new"], &["ours", "gone"]), 60).expect("a plan")
+        else {
             panic!("a put");
         };
         assert_eq!(precondition, Precondition::Same(HeaderValue::from_static("e1")));

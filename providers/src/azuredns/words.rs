@@ -201,7 +201,8 @@ mod tests {
                     6bad8289-db4a-49da-8609-0848d8d71700\r\nCorrelation ID: 63b8bb61-5ca6-4ae3-8224-15a4de11cd87\r\nTimestamp: 2023-02-20 07:21:29Z";
         let kept = "AADSTS7000215: Invalid client secret provided for app '4d856d1f-8648-456c-9bb2-f36273bbe4e3'";
         assert_eq!(constant(said), kept, "the application's id stays");
-        let pending = "already has 1 operations like '/operations/type/DeleteAliasRecordSet/id/c2396006-9eb3-4e05-bdb7-f287dded3cd3' queued.";
+        let pending =
+            "already has 1 operations like '/operations/type/DeleteAliasRecordSet/id/c2396006-9eb3-4e05-bdb7-f287dded3cd3' queued.";
         assert_eq!(constant(pending), "already has 1 operations like '/operations/type/DeleteAliasRecordSet queued");
         let clock = "Current time: 2024-05-01T10:00:00.1234567Z, valid from 5/1/2024 9:00:00 AM, ö";
         assert_eq!(constant(clock), "Current time: (a time), valid from (a time), ö");
