@@ -65,7 +65,7 @@ const WRITES_PER_MINUTE: u32 = 200;
 /// The settings of `provider: azuredns`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The id of the subscription.
     pub subscription: String,
     /// The resource group of the zones; by default all of the subscription. With it, a credential does that may read and write single zones alone.
@@ -103,7 +103,7 @@ fn writes_per_minute() -> u32 {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-pub enum Cloud {
+pub(crate) enum Cloud {
     /// Azure, as most know it.
     #[default]
     Public,

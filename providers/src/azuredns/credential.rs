@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[schemars(inline)]
-pub enum Credential {
+pub(crate) enum Credential {
     /// What the environment holds, the first of these that is there: `AZURE_CLIENT_SECRET`, or `AZURE_CLIENT_CERTIFICATE_PATH`, or
     /// `AZURE_FEDERATED_TOKEN_FILE` (each with `AZURE_TENANT_ID` and `AZURE_CLIENT_ID`); otherwise the managed identity of the machine
     /// (with `AZURE_CLIENT_ID`, the user-assigned one of that id).
@@ -35,7 +35,7 @@ pub enum Credential {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
-pub struct ClientSecret {
+pub(crate) struct ClientSecret {
     /// The tenant (directory): its id, or one of its domain names.
     pub tenant: String,
     /// The application (client) id.
@@ -48,7 +48,7 @@ pub struct ClientSecret {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
-pub struct ClientCertificate {
+pub(crate) struct ClientCertificate {
     /// The tenant (directory): its id, or one of its domain names.
     pub tenant: String,
     /// The application (client) id.
@@ -64,7 +64,7 @@ pub struct ClientCertificate {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
-pub struct WorkloadIdentity {
+pub(crate) struct WorkloadIdentity {
     /// The tenant (directory); by default `AZURE_TENANT_ID`.
     #[serde(default)]
     pub tenant: Option<String>,
@@ -80,7 +80,7 @@ pub struct WorkloadIdentity {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
-pub struct ManagedIdentity {
+pub(crate) struct ManagedIdentity {
     /// The client id of a user-assigned identity; by default the system-assigned one.
     #[serde(default)]
     pub client_id: Option<String>,
