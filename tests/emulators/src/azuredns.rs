@@ -73,6 +73,8 @@ struct State {
     interfered: u32,
     /// Most entries of a page, whatever is asked for.
     page: Option<usize>,
+    /// Where lists go on, instead of here.
+    elsewhere: Option<String>,
     /// The only place where the credential has rights.
     scope: Option<String>,
     /// Zones that are gone, and have to be taken from the name servers.
@@ -159,6 +161,11 @@ impl AzureDns {
     /// Pages hold no more entries than this, whatever is asked for.
     pub fn page_size(&self, entries: usize) {
         self.cloud.state.lock().page = Some(entries);
+    }
+
+    /// The next pages of lists are said to be at this base URL.
+    pub fn lists_go_on_at(&self, base: &str) {
+        self.cloud.state.lock().elsewhere = Some(base.to_owned());
     }
 
     /// Refuses what goes beyond the documented rates, as the resource manager and the DNS service do.
@@ -323,6 +330,7 @@ async fn serve(
             plain(StatusCode::OK, configuration(&format!("{base}/{tenant}"), "oauth2"))
         }
         _ => {
+            let base = cloud.state.lock().elsewhere.clone().unwrap_or(base);
             let request = arm::Request { method: &parts.method, uri: &parts.uri, query, headers: &parts.headers, body: &body, base };
             arm::serve(&cloud, &request, &cut)
         }
