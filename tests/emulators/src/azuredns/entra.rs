@@ -159,7 +159,9 @@ impl Entra {
     /// The identity service of App Service and Container Apps.
     pub(super) fn app_service(&mut self, query: &HashMap<String, String>, headers: &HeaderMap) -> Answer {
         self.calls += 1;
-        let wrong = |status: StatusCode, text: &str| (status, json!({"statusCode": status.as_u16(), "message": text, "correlationId": Uuid::new_v4()}));
+        let wrong = |status: StatusCode, text: &str| {
+            (status, json!({"statusCode": status.as_u16(), "message": text, "correlationId": Uuid::new_v4()}))
+        };
         if headers.get("x-identity-header").is_none_or(|value| value != APP_SERVICE_HEADER) {
             return wrong(StatusCode::FORBIDDEN, "The header is not that of the environment.");
         }
