@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use authdns::{Name, ZoneError, Zones};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -11,8 +12,8 @@ use crate::{
     claim::Backend,
     config::Config,
     dispatch::{Dispatcher, Pace, Route},
-    ledger::{EmbeddedZones, Ledger},
-    propagation::Propagation,
+    ledger::{ClaimError, EmbeddedZones, Ledger},
+    propagation::{Guide, Propagation, ResolveError, Resolver, Whom},
     store::{DataFolder, SqliteStore, Store, StoreError, StoreMetrics},
     sweep::Sweeper,
 };
@@ -97,5 +98,23 @@ impl Engine {
     pub async fn close(&self) {
         self.dispatch.close().await;
         self.store.close().await;
+    }
+}
+
+/// Names outside of our zones are asked of the resolvers. A name that a backend serves is asked of its own servers: a resolver, and a CA behind it, would
+/// remember that it was not there before its value was. Names in embedded zones lead nowhere.
+#[async_trait]
+impl Guide for Engine {
+    async fn whom(&self, name: &Name) -> Result<Whom, ResolveError> {
+        let lost = |error: &dyn std::error::Error| ResolveError::NoServers(error.to_string());
+        match self.ledger.lane_of(name).await {
+            Ok(lane) if lane.backend == Backend::Embedded => Ok(Whom::Nobody),
+            Ok(lane) => {
+                let servers = self.propagation.own_servers(&lane).await.map_err(|error| lost(&error))?;
+                Ok(servers.map_or(Whom::Nobody, Whom::These))
+            }
+            Err(ClaimError::NoZone(_)) => Ok(Whom::These(Resolver::configured(&self.config.propagation))),
+            Err(error) => Err(lost(&error)),
+        }
     }
 }

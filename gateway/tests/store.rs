@@ -363,6 +363,18 @@ async fn after_closing_verbs_are_refused() {
     assert_eq!(store.claim(vec![claim("a.auth.test", "w", "issue:1")]).await, Err(StoreError::Closed));
 }
 
+#[tokio::test]
+async fn a_name_is_shared_while_anybody_else_has_a_claim_at_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let (own, other) = (remote("own.example.com", "v"), remote("both.example.com", "w"));
+    let mine = NewClaim { holder: Holder::from("issue:1"), ..remote("both.example.com", "v") };
+    let holder = mine.holder.clone();
+    store.claim(vec![NewClaim { holder: holder.clone(), ..own.clone() }, mine, other]).await.expect("claimed");
+    let owners = vec![own.owner, name("both.example.com"), name("nobody.example.com")];
+    assert_eq!(store.shared(owners, &holder).await, Ok(vec![name("both.example.com")]));
+}
+
 fn refused(folder: &Path) -> String {
     let zones: Vec<Name> = vec![name(ZONE)];
     let answers = Arc::new(common::Answers::default());

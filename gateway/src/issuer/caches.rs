@@ -14,24 +14,16 @@ use tokio::time::{Instant, sleep_until};
 const ROUNDING: Duration = Duration::from_secs(1);
 
 /// Names and until when their old values may be remembered; clones share it.
-#[derive(Clone)]
-pub(super) struct Caches {
-    lifetime: Duration,
-    until: Arc<Mutex<HashMap<Name, Instant>>>,
-}
+#[derive(Clone, Default)]
+pub(super) struct Caches(Arc<Mutex<HashMap<Name, Instant>>>);
 
 impl Caches {
-    /// For TXT RRsets with this TTL, in seconds.
-    pub(super) fn new(ttl: u32) -> Self {
-        Self { lifetime: Duration::from_secs(ttl.into()) + ROUNDING, until: Arc::default() }
-    }
-
-    /// Values that stood at these names are replaced, joined by others, or gone, as of now.
-    pub(super) fn outdated<'n>(&self, names: impl IntoIterator<Item = &'n Name>) {
+    /// Values that stood at these names, with this TTL in seconds, are replaced, joined by others, or gone, as of now.
+    pub(super) fn outdated(&self, names: impl IntoIterator<Item = (Name, u32)>) {
         let now = Instant::now();
-        let mut until = self.until.lock();
+        let mut until = self.0.lock();
         until.retain(|_, end| *end > now);
-        until.extend(names.into_iter().map(|name| (name.clone(), now + self.lifetime)));
+        until.extend(names.into_iter().map(|(name, ttl)| (name, now + Duration::from_secs(ttl.into()) + ROUNDING)));
     }
 
     /// Waits until nobody remembers older values at these names.
@@ -42,7 +34,7 @@ impl Caches {
     }
 
     fn remembered_until<'n>(&self, names: impl IntoIterator<Item = &'n Name>) -> Option<Instant> {
-        let until = self.until.lock();
+        let until = self.0.lock();
         names.into_iter().filter_map(|name| until.get(name)).max().copied()
     }
 }
@@ -53,16 +45,16 @@ mod tests {
 
     #[tokio::test]
     async fn only_names_that_changed_are_waited_for() {
-        let caches = Caches::new(1);
+        let caches = Caches::default();
         let (used, fresh): (Name, Name) = ("a.auth.test".parse().unwrap(), "b.auth.test".parse().unwrap());
         let before = Instant::now();
-        caches.outdated([&used]);
+        caches.outdated([(used.clone(), 1)]);
         assert_eq!(caches.remembered_until([&fresh]), None);
         let end = caches.remembered_until([&fresh, &used]).unwrap();
         assert!(end >= before + Duration::from_secs(2) && end <= Instant::now() + Duration::from_secs(2));
         caches.forgotten([&used]).await;
         assert!(Instant::now() >= end);
         caches.outdated([]);
-        assert!(caches.until.lock().is_empty(), "what is over is not kept");
+        assert!(caches.0.lock().is_empty(), "what is over is not kept");
     }
 }

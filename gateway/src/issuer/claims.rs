@@ -2,10 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-use authdns::{Name, Zones};
+use authdns::Name;
 use parking_lot::Mutex;
 
 use super::{
@@ -15,8 +19,10 @@ use super::{
     event::{Event, Reporter},
 };
 use crate::{
+    config::Config,
     engine::Engine,
     ledger::{Holder, Ledger, Request, Value},
+    store::Store,
 };
 
 /// The claims of one run. Dropped with claims standing (the run's future was dropped, or it panicked), it releases them in the background.
@@ -25,15 +31,36 @@ pub(super) struct Claims {
     holder: Holder,
     /// Set before the ledger is asked: a claim that was cut off may have been taken.
     standing: AtomicBool,
-    zones: Zones,
+    store: Arc<dyn Store>,
+    config: Arc<Config>,
     caches: Caches,
     owners: Mutex<BTreeSet<Name>>,
 }
 
+/// How long a backend may take with all that comes before its servers are asked: its calls, and its limits.
+const DISPATCH: Duration = Duration::from_secs(60);
+
 impl Claims {
     pub(super) fn new(engine: &Engine, caches: Caches, holder: Holder) -> Self {
-        let (ledger, zones) = (engine.ledger.clone(), engine.zones.clone());
-        Self { ledger, holder, standing: AtomicBool::new(false), zones, caches, owners: Mutex::default() }
+        let (ledger, store, config) = (engine.ledger.clone(), engine.store.clone(), engine.config.clone());
+        Self { ledger, holder, standing: AtomicBool::new(false), store, config, caches, owners: Mutex::default() }
+    }
+
+    /// The TTL of our values at a name, in seconds; where backends have different ones, the longest.
+    fn ttl(&self, owner: &Name) -> u32 {
+        let embedded = self.config.dns.iter().flat_map(|dns| &dns.zones);
+        let longest = match self.ledger.zone_of(owner) {
+            Some(_) => embedded.map(|zone| zone.txt_ttl).max(),
+            None => self.config.backends.iter().map(|backend| backend.ttl).max(),
+        };
+        longest.unwrap_or_default()
+    }
+
+    fn outdated(&self, owners: impl IntoIterator<Item = Name>) {
+        self.caches.outdated(owners.into_iter().map(|owner| {
+            let ttl = self.ttl(&owner);
+            (owner, ttl)
+        }));
     }
 
     /// Claims all values in one transaction.
@@ -42,7 +69,7 @@ impl Claims {
     /// [`IssueError::Claim`] and [`IssueError::Store`].
     pub(super) async fn set(&self, values: Vec<(Name, String)>) -> Result<(), IssueError> {
         let owners: BTreeSet<Name> = values.iter().map(|(owner, _)| owner.clone()).collect();
-        let joined: Vec<Name> = owners.iter().filter(|owner| !self.zones.txt(owner).is_empty()).cloned().collect();
+        let joined = self.store.shared(owners.iter().cloned().collect(), &self.holder).await?;
         *self.owners.lock() = owners;
         let request = |(owner, value): (Name, String)| {
             let value: Value = value.parse().map_err(|error| IssueError::Claim { text: format!("{owner}: {error}"), later: false })?;
@@ -50,8 +77,8 @@ impl Claims {
         };
         let requests = values.into_iter().map(request).collect::<Result<Vec<_>, IssueError>>()?;
         self.standing.store(true, Ordering::SeqCst);
-        self.ledger.claim(requests).await?;
-        self.caches.outdated(&joined);
+        self.ledger.claim_within(requests, self.config.propagation.timeout + DISPATCH).await?;
+        self.outdated(joined);
         Ok(())
     }
 
@@ -68,7 +95,8 @@ impl Claims {
         }
         match self.ledger.release_all(&self.holder).await {
             Ok(_) => {
-                self.caches.outdated(&*self.owners.lock());
+                let owners = self.owners.lock().clone();
+                self.outdated(owners);
                 reporter.send(Event::Released);
             }
             Err(error) => reporter.warn(format!(
@@ -100,13 +128,12 @@ impl Drop for Claims {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Arc};
+    use std::path::Path;
 
     use prometheus_client::registry::Registry;
     use uuid::Uuid;
 
     use super::*;
-    use crate::config::Config;
 
     fn engine(folder: &Path) -> Engine {
         let yaml = format!(
@@ -118,7 +145,7 @@ mod tests {
     }
 
     async fn claimed(engine: &Engine) -> Claims {
-        let claims = Claims::new(engine, Caches::new(1), Holder::issue(Uuid::new_v4()));
+        let claims = Claims::new(engine, Caches::default(), Holder::issue(Uuid::new_v4()));
         let owner = "example.com.auth.test".parse().unwrap();
         claims.set(vec![(owner, "v".repeat(43))]).await.unwrap();
         claims

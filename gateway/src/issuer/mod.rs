@@ -64,8 +64,7 @@ pub struct Issuer {
 impl Issuer {
     /// An issuer that claims in `engine`'s ledger.
     pub fn new(engine: Engine) -> Self {
-        let ttl = engine.config.dns.iter().flat_map(|dns| &dns.zones).map(|zone| zone.txt_ttl).max();
-        Self { engine, clients: Clients::default(), caches: Caches::new(ttl.unwrap_or_default()) }
+        Self { engine, clients: Clients::default(), caches: Caches::default() }
     }
 
     /// Gets a certificate, or rehearses getting one (`dry_run`). Cancelling `cancel` stops it in an orderly way; dropping the future removes the

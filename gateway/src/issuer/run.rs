@@ -29,6 +29,7 @@ use super::{
     target::{self, Destination},
 };
 use crate::{
+    claim::Backend,
     engine::Engine,
     propagation::{Checker, Plan, Progress, PropagationError, Values},
 };
@@ -172,12 +173,10 @@ impl Run<'_> {
 
     /// Follows every domain's delegation, and finds the servers of the zones at their ends.
     async fn walk(&self, checker: &Checker) -> Delegations {
-        let served: Vec<Name> = self.engine.config.dns.iter().flat_map(|dns| &dns.zones).map(|zone| zone.name.clone()).collect();
-        let served = &served;
         let follow = |domain: Name| async move {
             let challenge = format!("_acme-challenge.{}", domain.to_relative_string());
             self.reporter.send(Event::LookingFor { challenge: challenge.clone() });
-            let found = target::find(&domain, checker.resolver(), served, |name| self.engine.ledger.zone_of(name)).await;
+            let found = target::find(&domain, self.engine).await;
             if let Ok(found) = &found {
                 self.reporter.send(Event::DelegationFound { challenge, owner: found.owner.to_relative_string() });
             }
@@ -185,7 +184,9 @@ impl Run<'_> {
         };
         let walks: Vec<_> = self.names.domains().into_iter().map(follow).collect();
         let found: BTreeMap<_, _> = stream::iter(walks).buffered(DNS_IN_FLIGHT).collect().await;
-        let zones: BTreeSet<Name> = found.values().flatten().map(|found| found.zone.clone()).collect();
+        // What a backend serves is seen by the dispatch.
+        let embedded = found.values().flatten().filter(|found| found.lane.backend == Backend::Embedded);
+        let zones: BTreeSet<Name> = embedded.map(|found| found.lane.zone.clone()).collect();
         Delegations { plan: checker.plan(&zones).await, found }
     }
 
@@ -238,7 +239,7 @@ impl Run<'_> {
     /// Claims values, and waits until they are visible.
     async fn show(&self, clock: &Clock, checker: &Checker, values: Vec<(Name, String)>, plan: &Plan) -> Result<(), IssueError> {
         let mut wanted = Values::new();
-        for (owner, value) in &values {
+        for (owner, value) in values.iter().filter(|(owner, _)| self.engine.ledger.zone_of(owner).is_some()) {
             wanted.entry(owner.clone()).or_default().insert(value.clone());
         }
         let count = values.len();

@@ -1,14 +1,20 @@
 //! Where the value of a domain goes, and the record that a person has to create if it goes nowhere.
 //!
-//! The CA looks at `_acme-challenge.<domain>` and follows CNAMEs. The issuer may write exactly two names for a domain, both inside a zone that
-//! acmegate serves: the challenge name itself (a delegation by NS), or `<domain>.<zone>` (a delegation by CNAME). Any other end of the chain
-//! belongs to somebody else: an acme-dns account (whatever form a domain has, names in an account's shape are the accounts' alone), or another domain whose owner did not ask for this.
+//! The CA looks at `_acme-challenge.<domain>` and follows CNAMEs; so does the issuer, and it writes where they end:
+//! - in a zone of a backend, whatever the name: the configuration lists the zones that may be written;
+//! - in an embedded zone, exactly two names for a domain: the challenge name itself (a delegation by NS), or `<domain>.<zone>` (a delegation by CNAME). Any other
+//!   end there belongs to somebody else: an acme-dns account (whatever form a domain has, names in an account's shape are the accounts' alone), or another
+//!   domain whose owner did not ask for this.
 
+use async_trait::async_trait;
 use authdns::Name;
 
 use crate::{
+    claim::{Backend, Lane},
+    engine::Engine,
+    ledger::ClaimError,
     policy::{CHALLENGE_LABEL, is_account_name},
-    propagation::{Chain, ResolveError, Resolver, follow},
+    propagation::{Chain, Guide, trace},
 };
 
 /// Where the values of one domain go.
@@ -18,58 +24,86 @@ pub(super) struct Destination {
     pub(super) challenge: Name,
     /// The owner name of the TXT values.
     pub(super) owner: Name,
-    /// The served zone around it.
-    pub(super) zone: Name,
+    /// The zone around it, and who serves that.
+    pub(super) lane: Lane,
 }
 
-/// Follows the delegation of `domain`. `zone_of` gives the zone that holds a name, `served` are all of them, for the advice.
+/// What is served here.
+#[async_trait]
+pub(super) trait Served: Guide {
+    /// Where a value at this name would go; `None` if nothing here serves it.
+    ///
+    /// # Errors
+    /// A text, if a backend that might serve it cannot be asked.
+    async fn lane_of(&self, name: &Name) -> Result<Option<Lane>, String>;
+
+    /// The embedded zones.
+    fn zones(&self) -> Vec<Name>;
+}
+
+#[async_trait]
+impl Served for Engine {
+    async fn lane_of(&self, name: &Name) -> Result<Option<Lane>, String> {
+        match self.ledger.lane_of(name).await {
+            Ok(lane) => Ok(Some(lane)),
+            Err(ClaimError::NoZone(_)) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn zones(&self) -> Vec<Name> {
+        self.config.dns.iter().flat_map(|dns| &dns.zones).map(|zone| zone.name.clone()).collect()
+    }
+}
+
+/// Follows the delegation of `domain`.
 ///
 /// # Errors
 /// A text that says what was found instead and which record to create.
-pub(super) async fn find(
-    domain: &Name,
-    resolver: &Resolver,
-    served: &[Name],
-    zone_of: impl Fn(&Name) -> Option<Name>,
-) -> Result<Destination, String> {
+pub(super) async fn find(domain: &Name, served: &dyn Served) -> Result<Destination, String> {
     let challenge = domain.prepend(CHALLENGE_LABEL).map_err(|error| format!("{domain}: {error}"))?;
-    if let Some(zone) = zone_of(&challenge) {
-        if is_account_name(&challenge, &zone) {
+    let here = served.lane_of(&challenge).await?;
+    if let Some(lane) = here.as_ref().filter(|lane| lane.backend == Backend::Embedded) {
+        if is_account_name(&challenge, &lane.zone) {
             return Err(format!("{} belongs to an acme-dns account: the issuer may not write it", challenge.to_relative_string()));
         }
-        return Ok(Destination { owner: challenge.clone(), challenge, zone });
+        return Ok(Destination { owner: challenge.clone(), challenge, lane: lane.clone() });
     }
-    // The walk stops at the first name in a zone of ours. To ask a resolver for that name before its value stands there would leave "no such
-    // name" in a cache that the CA may share.
-    let chain = follow(resolver, &challenge, |name| zone_of(name).is_some()).await;
-    judge(domain, challenge, chain, served, zone_of)
+    let name = challenge.to_relative_string();
+    let chain = trace(&challenge, served).await.map_err(|error| format!("{name} could not be followed: {error}"))?;
+    match here {
+        // A record at the name itself goes before the wildcard.
+        Some(lane) if chain.end().is_none() || chain.is_accident() => Ok(Destination { owner: challenge.clone(), challenge, lane }),
+        _ => {
+            let lane = match chain.end() {
+                Some(end) => served.lane_of(end).await?,
+                None => None,
+            };
+            judge(domain, challenge, &chain, lane, &served.zones())
+        }
+    }
 }
 
-fn judge(
-    domain: &Name,
-    challenge: Name,
-    chain: Result<Chain, ResolveError>,
-    served: &[Name],
-    zone_of: impl Fn(&Name) -> Option<Name>,
-) -> Result<Destination, String> {
-    let advice = match served.first().map(|zone| domain.under(zone)) {
-        None => "no zone is served here: add one under dns.zones".to_owned(),
+/// `lane` is where the chain's end lies.
+fn judge(domain: &Name, challenge: Name, chain: &Chain, lane: Option<Lane>, zones: &[Name]) -> Result<Destination, String> {
+    let advice = match zones.first().map(|zone| domain.under(zone)) {
+        None => "nothing here serves it: add its zone to a backend under backends, or a zone to delegate to under dns.zones".to_owned(),
         Some(Err(_)) => {
             "the names of this domain and of the served zone are too long together: serve a zone with a shorter name".to_owned()
         }
         Some(Ok(wanted)) => format!("create the record\n  {challenge} CNAME {wanted}"),
     };
     let name = challenge.to_relative_string();
-    let chain = match chain {
-        Ok(chain) => chain,
-        Err(error) => return Err(format!("{name} could not be followed: {error}")),
-    };
     let Some(end) = chain.end() else {
         return Err(format!("{name} has no CNAME: {advice}"));
     };
-    if let Some(zone) = zone_of(end) {
-        if domain.under(&zone).is_ok_and(|wanted| wanted == *end) && !is_account_name(end, &zone) {
-            return Ok(Destination { challenge, owner: end.clone(), zone });
+    if let Some(lane) = lane {
+        let ours = match lane.backend {
+            Backend::Embedded => domain.under(&lane.zone).is_ok_and(|wanted| wanted == *end) && !is_account_name(end, &lane.zone),
+            Backend::Provider(_) => !chain.is_accident(),
+        };
+        if ours {
+            return Ok(Destination { challenge, owner: end.clone(), lane });
         }
         if chain.is_accident() {
             return Err(accident(&name, end, &advice));
@@ -96,27 +130,63 @@ fn accident(name: &str, end: &Name, advice: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::propagation::{By, Link};
+    use crate::propagation::{By, Link, ResolveError, Resolver, Whom};
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
     }
 
-    fn ours(name_asked: &Name) -> Option<Name> {
-        [name("auth.test"), name("_acme-challenge.ns.test")].into_iter().find(|zone| name_asked.is_within(zone))
+    /// Serves `auth.test` and `_acme-challenge.ns.test` itself, and `corp.test` at a backend. Nobody can be asked about any name.
+    struct Fake;
+
+    #[async_trait]
+    impl Guide for Fake {
+        async fn whom(&self, at: &Name) -> Result<Whom, ResolveError> {
+            Ok(if lane(at).is_some() { Whom::Nobody } else { Whom::These(Resolver::new(Vec::new())) })
+        }
     }
 
-    fn judged(domain: &str, links: &[&str]) -> Result<Name, String> {
+    #[async_trait]
+    impl Served for Fake {
+        async fn lane_of(&self, at: &Name) -> Result<Option<Lane>, String> {
+            Ok(lane(at))
+        }
+
+        fn zones(&self) -> Vec<Name> {
+            vec![name("auth.test")]
+        }
+    }
+
+    fn lane(at: &Name) -> Option<Lane> {
+        let lanes = [("embedded", "auth.test"), ("embedded", "_acme-challenge.ns.test"), ("corp", "corp.test")];
+        let lanes = lanes.map(|(backend, zone)| Lane { backend: Backend::from(backend), zone: name(zone) });
+        lanes.into_iter().find(|lane| at.is_within(&lane.zone))
+    }
+
+    fn judged(domain: &str, links: &[(&str, By)]) -> Result<Name, String> {
         let domain = name(domain);
-        let chain = Ok(Chain { links: links.iter().map(|link| Link { target: name(link), by: By::Cname }).collect() });
+        let chain = Chain { links: links.iter().map(|(link, by)| Link { target: name(link), by: by.clone() }).collect() };
         let challenge = domain.prepend(CHALLENGE_LABEL).unwrap();
-        judge(&domain, challenge, chain, &[name("auth.test")], ours).map(|found| found.owner)
+        let end = chain.end().and_then(lane);
+        judge(&domain, challenge, &chain, end, &[name("auth.test")]).map(|found| found.owner)
+    }
+
+    fn through(domain: &str, links: &[&str]) -> Result<Name, String> {
+        let links: Vec<_> = links.iter().map(|link| (*link, By::Cname)).collect();
+        judged(domain, &links)
     }
 
     #[test]
     fn the_end_of_the_chain_is_the_domain_under_a_served_zone() {
-        assert_eq!(judged("example.com", &["example.com.auth.test"]), Ok(name("example.com.auth.test")));
-        assert_eq!(judged("example.com", &["_acme-challenge.other.test", "example.com.auth.test"]), Ok(name("example.com.auth.test")));
+        assert_eq!(through("example.com", &["example.com.auth.test"]), Ok(name("example.com.auth.test")));
+        assert_eq!(through("example.com", &["_acme-challenge.other.test", "example.com.auth.test"]), Ok(name("example.com.auth.test")));
+    }
+
+    #[test]
+    fn in_a_zone_of_a_backend_it_may_be_any_name() {
+        assert_eq!(through("example.com", &["validation.corp.test"]), Ok(name("validation.corp.test")));
+        let error = judged("example.com", &[("validation.corp.test", By::Wildcard)]).expect_err("nobody delegated it");
+        assert!(error.contains("wildcard CNAME"), "{error}");
     }
 
     #[test]
@@ -131,7 +201,7 @@ mod tests {
             (&["example.com.elsewhere.test"][..], "lies in no zone"),
             (&["a.test", "b.test"][..], "chain of CNAMEs"),
         ] {
-            let error = judged("example.com", links).expect_err(found);
+            let error = through("example.com", links).expect_err(found);
             assert!(error.contains(found) && error.contains(record), "{error}");
         }
     }
@@ -139,38 +209,37 @@ mod tests {
     #[test]
     fn a_wildcard_is_not_taken_for_a_delegation() {
         for end in ["www.example.com", "other.test.auth.test"] {
-            let chain = Ok(Chain { links: vec![Link { target: name(end), by: By::Wildcard }] });
-            let error = judge(&name("example.com"), name("_acme-challenge.example.com"), chain, &[name("auth.test")], ours).unwrap_err();
+            let error = judged("example.com", &[(end, By::Wildcard)]).unwrap_err();
             assert!(error.contains("wildcard CNAME") && error.contains(end), "{error}");
             assert!(error.contains("_acme-challenge.example.com. CNAME example.com.auth.test."), "{error}");
         }
     }
 
     #[tokio::test]
-    async fn a_challenge_name_in_a_served_zone_needs_no_lookup() {
+    async fn a_challenge_name_in_a_served_zone_is_the_destination() {
+        let found = find(&name("ns.test"), &Fake).await.unwrap();
+        assert_eq!((found.owner, found.lane.zone), (name("_acme-challenge.ns.test"), name("_acme-challenge.ns.test")));
+        let found = find(&name("www.corp.test"), &Fake).await.unwrap();
+        assert_eq!((found.owner, found.lane.backend), (name("_acme-challenge.www.corp.test"), Backend::from("corp")));
         // A resolver without servers fails every question.
-        let resolver = Resolver::new(Vec::new());
-        let found = find(&name("ns.test"), &resolver, &[name("auth.test")], ours).await.unwrap();
-        assert_eq!((found.owner, found.zone), (name("_acme-challenge.ns.test"), name("_acme-challenge.ns.test")));
-        let error = find(&name("example.com"), &resolver, &[name("auth.test")], ours).await.unwrap_err();
+        let error = find(&name("example.com"), &Fake).await.unwrap_err();
         assert!(error.contains("could not be followed"), "{error}");
     }
 
     #[tokio::test]
     async fn the_names_of_accounts_are_never_written() {
         let account = "8e5700ea-a4bf-41c7-8a77-e990661dcc6a";
-        let resolver = Resolver::new(Vec::new());
-        let error = find(&name(&format!("{account}.auth.test")), &resolver, &[name("auth.test")], ours).await.unwrap_err();
+        let error = find(&name(&format!("{account}.auth.test")), &Fake).await.unwrap_err();
         assert!(error.contains("belongs to an acme-dns account"), "{error}");
         // A domain whose top label looks like an account.
         let domain = format!("host.{account}");
-        assert!(judged(&domain, &[&format!("{domain}.auth.test")]).is_err());
+        assert!(through(&domain, &[&format!("{domain}.auth.test")]).is_err());
     }
 
     #[test]
     fn without_a_zone_the_advice_is_to_serve_one() {
-        let domain = name("example.com");
-        let error = judge(&domain, name("_acme-challenge.example.com"), Ok(Chain { links: Vec::new() }), &[], |_| None).unwrap_err();
-        assert!(error.contains("dns.zones"), "{error}");
+        let challenge = name("_acme-challenge.example.com");
+        let error = judge(&name("example.com"), challenge, &Chain::default(), None, &[]).unwrap_err();
+        assert!(error.contains("dns.zones") && error.contains("backends"), "{error}");
     }
 }

@@ -73,6 +73,14 @@ impl Ledger {
     /// # Errors
     /// As [`ClaimError`] says; none was taken, or (for [`ClaimError::Backend`] and [`ClaimError::InProgress`]) all stand in the ledger and are worked on.
     pub async fn claim(&self, requests: Vec<Request>) -> Result<(), ClaimError> {
+        self.claim_within(requests, PATIENCE).await
+    }
+
+    /// [`Ledger::claim`] for a caller with a patience of its own.
+    ///
+    /// # Errors
+    /// As [`Ledger::claim`].
+    pub async fn claim_within(&self, requests: Vec<Request>, patience: Duration) -> Result<(), ClaimError> {
         let now = Timestamp::now();
         let mut new = Vec::with_capacity(requests.len());
         for request in requests {
@@ -93,14 +101,18 @@ impl Ledger {
         if waiting.is_empty() {
             return Ok(());
         }
-        match self.dispatch.settled(waiting, Instant::now() + PATIENCE).await? {
+        match self.dispatch.settled(waiting, Instant::now() + patience).await? {
             Settled::Visible => Ok(()),
             Settled::Failing(reason) => Err(ClaimError::Backend(reason)),
             Settled::Pending => Err(ClaimError::InProgress),
         }
     }
 
-    async fn lane_of(&self, owner: &Name) -> Result<Lane, ClaimError> {
+    /// Where a claim of this name would go: the embedded zone that holds it, else the backend with the longest zone around it.
+    ///
+    /// # Errors
+    /// [`ClaimError::NoZone`], or [`ClaimError::Backend`] if a backend that might have it cannot be asked.
+    pub async fn lane_of(&self, owner: &Name) -> Result<Lane, ClaimError> {
         if let Some(zone) = self.zones.zone_of(owner) {
             return Ok(Lane { backend: Backend::Embedded, zone });
         }

@@ -6,6 +6,7 @@
 //! **A wildcard** (`*.example.com CNAME x`) makes a CNAME of every name without records of its own, `_acme-challenge.www.example.com` among them: nobody
 //! delegated the challenge to `x`. It is told from a record by asking for a name beside it that nobody can have made.
 
+use async_trait::async_trait;
 use authdns::Name;
 use futures_util::future::join;
 use hickory_proto::rr::{RData, Record, RecordType};
@@ -59,18 +60,54 @@ impl Chain {
     }
 }
 
+/// Who is asked where a name of a chain leads.
+#[derive(Debug, Clone)]
+pub enum Whom {
+    /// Nobody: the chain ends there.
+    Nobody,
+    /// These servers: resolvers, or the name's own servers, whose answers no cache remembers.
+    These(Resolver),
+}
+
+/// Knows whom to ask about each name of a chain.
+#[async_trait]
+pub trait Guide: Sync {
+    /// Whom to ask where `name` leads.
+    ///
+    /// # Errors
+    /// [`ResolveError`] if its servers cannot be found.
+    async fn whom(&self, name: &Name) -> Result<Whom, ResolveError>;
+}
+
 /// Follows CNAMEs and DNAMEs from `start`, one question a link, to the first name for which `stop` holds or to the end. No question is asked about a name for
 /// which `stop` holds. Whether the first link is a wildcard's is found out beside.
 ///
 /// # Errors
 /// [`ResolveError`].
-pub async fn follow(resolver: &Resolver, start: &Name, stop: impl Fn(&Name) -> bool) -> Result<Chain, ResolveError> {
+pub async fn follow(resolver: &Resolver, start: &Name, stop: impl Fn(&Name) -> bool + Sync) -> Result<Chain, ResolveError> {
+    struct Until<'a, F>(&'a Resolver, F);
+
+    #[async_trait]
+    impl<F: Fn(&Name) -> bool + Sync> Guide for Until<'_, F> {
+        async fn whom(&self, name: &Name) -> Result<Whom, ResolveError> {
+            Ok(if self.1(name) { Whom::Nobody } else { Whom::These(self.0.clone()) })
+        }
+    }
+
+    trace(start, &Until(resolver, stop)).await
+}
+
+/// The same, with a guide who says whom to ask about each name.
+///
+/// # Errors
+/// [`ResolveError`].
+pub async fn trace(start: &Name, guide: &dyn Guide) -> Result<Chain, ResolveError> {
     let mut chain = Chain::default();
     let mut at = start.clone();
-    while !stop(&at) {
-        let lookup = resolver.lookup(&at, RecordType::CNAME);
+    while let Whom::These(servers) = guide.whom(&at).await? {
+        let lookup = servers.lookup(&at, RecordType::CNAME);
         let next = if chain.links.is_empty() {
-            let (answer, beside) = join(lookup, beside(resolver, start)).await;
+            let (answer, beside) = join(lookup, beside(&servers, start)).await;
             link(&answer?, &at)?.map(|link| link.or_wildcard(beside.as_ref()))
         } else {
             link(&lookup.await?, &at)?

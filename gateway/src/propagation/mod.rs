@@ -58,7 +58,7 @@ use authdns::Name;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-pub use chain::{By, Chain, Link, follow};
+pub use chain::{By, Chain, Guide, Link, Whom, follow, trace};
 pub use delegation::{Delegation, Server, Source};
 pub use resolver::{ResolveError, Resolver};
 pub use sight::{Propagation, ServerState, Standing};

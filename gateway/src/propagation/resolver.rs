@@ -40,6 +40,9 @@ pub enum ResolveError {
     /// More CNAMEs than anybody follows.
     #[error("it leads through more than {0} CNAMEs")]
     TooLong(usize),
+    /// The servers of a zone on the way are not to be found.
+    #[error("{0}")]
+    NoServers(String),
     /// A DNAME whose target, put in place of its owner, makes a name that is too long (RFC 6672, 2.2).
     #[error("the DNAME at {} makes a name that is too long", .0.to_relative_string())]
     Overflow(Name),

@@ -101,6 +101,18 @@ impl Propagation {
         self.checks.get(&lane.backend).copied().unwrap_or(self.checker.check)
     }
 
+    /// The servers of a lane's zone, to be asked for what no resolver shall remember; `None` where the configuration has them not asked.
+    ///
+    /// # Errors
+    /// [`PropagationError`] if the world does not find them.
+    pub async fn own_servers(&self, lane: &Lane) -> Result<Option<super::Resolver>, PropagationError> {
+        if self.check(lane) != Check::Authoritative {
+            return Ok(None);
+        }
+        let servers = self.servers_of(&lane.zone).await?;
+        Ok(Some(super::Resolver::new(servers.into_iter().map(|server| server.address).collect())))
+    }
+
     /// Every server that was asked, by lane and name, with what it did last: for metrics and for people.
     pub fn servers(&self) -> Vec<ServerState> {
         let memory = self.memory.lock();

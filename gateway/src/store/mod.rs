@@ -194,6 +194,12 @@ pub trait Store: Send + Sync {
     /// As [`StoreError`] says.
     async fn claimed(&self, values: Vec<(Name, Value)>) -> Result<Vec<(Name, Value)>, StoreError>;
 
+    /// Of these owner names, those at which anybody but `holder` has a claim, whatever its state.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn shared(&self, owners: Vec<Name>, holder: &Holder) -> Result<Vec<Name>, StoreError>;
+
     /// The claims with these names that are still there.
     ///
     /// # Errors

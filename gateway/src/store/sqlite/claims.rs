@@ -202,6 +202,17 @@ pub(super) fn claimed(tx: &Tx<'_>, values: &[(Name, Value)]) -> rusqlite::Result
     Ok(found)
 }
 
+pub(super) fn shared(tx: &Tx<'_>, owners: &[Name], holder: &Holder) -> rusqlite::Result<Vec<Name>> {
+    let mut statement = tx.sql.prepare_cached("SELECT 1 FROM claims WHERE owner = ?1 AND holder <> ?2")?;
+    let mut shared = Vec::new();
+    for owner in owners {
+        if statement.exists(params![owner.to_string(), holder.as_str()])? {
+            shared.push(owner.clone());
+        }
+    }
+    Ok(shared)
+}
+
 /// True if a claim at a provider names this value at this owner.
 fn names(tx: &Tx<'_>, owner: &Name, value: &Value) -> rusqlite::Result<bool> {
     tx.sql

@@ -147,6 +147,11 @@ impl Store for SqliteStore {
         self.writer.run(move |tx: &mut Tx<'_>| claims::claimed(tx, &values)).await
     }
 
+    async fn shared(&self, owners: Vec<Name>, holder: &Holder) -> Result<Vec<Name>, StoreError> {
+        let holder = holder.clone();
+        self.writer.run(move |tx: &mut Tx<'_>| claims::shared(tx, &owners, &holder)).await
+    }
+
     async fn find(&self, ids: Vec<ClaimId>) -> Result<Vec<Claim>, StoreError> {
         self.writer.run(move |tx: &mut Tx<'_>| claims::find(tx, &ids)).await
     }
