@@ -11,9 +11,9 @@ use crate::{
     backends::{self, Watch, WatchMetrics},
     claim::Backend,
     config::Config,
-    dispatch::{Dispatcher, Pace, Route},
+    dispatch::{DispatchMetrics, Dispatcher, Pace, QueueMetrics, Route},
     ledger::{ClaimError, EmbeddedZones, Ledger},
-    propagation::{Guide, Propagation, ResolveError, Resolver, Whom},
+    propagation::{Guide, Propagation, ResolveError, Resolver, ServerMetrics, Whom},
     store::{DataFolder, SqliteStore, Store, StoreError, StoreMetrics},
     sweep::Sweeper,
 };
@@ -76,10 +76,14 @@ impl Engine {
         let checks = config.backends.iter().filter_map(|backend| Some((Backend::from(&*backend.name), backend.check?)));
         let propagation = Arc::new(Propagation::new(&config.propagation).with_checks(checks));
         let routes = backends::routes(&config.backends, &mark, propagation.clone())?;
-        let dispatch = Dispatcher::new(store.clone(), routes.clone(), propagation.clone(), Pace::default(), CancellationToken::new());
+        let metrics = DispatchMetrics::register(registry);
+        let stop = CancellationToken::new();
+        let dispatch = Dispatcher::measured(store.clone(), routes.clone(), propagation.clone(), Pace::default(), metrics, stop);
         let watched = routes.iter().zip(&config.backends).map(|(route, backend)| (route.clone(), backend.kind.id, backend.verify));
         let watch = Watch::new(watched, dispatch.clone());
         registry.register_collector(Box::new(WatchMetrics(watch.clone())));
+        registry.register_collector(Box::new(QueueMetrics(dispatch.clone())));
+        registry.register_collector(Box::new(ServerMetrics(propagation.clone())));
         let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
         Ok(Self { config, folder, store, zones, ledger, routes, watch, propagation, mark, dispatch })
     }

@@ -10,10 +10,11 @@ use axum::{Router, body::Body, http::Request};
 use common::{FakeDns, Fault};
 use gateway::{
     backends::{Standing, Watch, WatchMetrics},
-    dispatch::{Blind, Dispatcher, Pace},
+    dispatch::{Blind, DispatchMetrics, Dispatcher, Pace, QueueMetrics},
     ledger::{ClaimError, Holder, Ledger, Request as Claim},
     telemetry::{self, Health, Phase},
 };
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use providers::Error;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -77,7 +78,10 @@ async fn what_waits_for_a_credential_goes_out_when_it_works_again() {
     let route = common::route("corp", dns.clone());
     // Nobody waits for so long here: only the watch can set the claim going.
     let pace = Pace { refused: Duration::from_secs(3600), longest: Duration::from_secs(3600), ..Pace::default() };
-    let dispatch = Dispatcher::new(store.clone(), vec![route.clone()], Arc::new(Blind), pace, CancellationToken::new());
+    let mut registry = Registry::default();
+    let (metrics, stop) = (DispatchMetrics::register(&mut registry), CancellationToken::new());
+    let dispatch = Dispatcher::measured(store.clone(), vec![route.clone()], Arc::new(Blind), pace, metrics, stop);
+    registry.register_collector(Box::new(QueueMetrics(dispatch.clone())));
     let watch = Watch::new([(route, "memory", Duration::from_secs(900))], dispatch.clone());
     let zones = authdns::Zones::new(Vec::new()).expect("no zone");
     let ledger = Ledger::new(store.clone(), zones, dispatch.clone());
@@ -95,10 +99,26 @@ async fn what_waits_for_a_credential_goes_out_when_it_works_again() {
     let refused = ledger.claim(vec![request.clone()]).await;
     assert_eq!(refused, Err(ClaimError::Backend("refused: not today".to_owned())));
     assert!(dns.values("_acme-challenge.example.com").is_empty());
+    let exported = || {
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("written");
+        text
+    };
+    let text = exported();
+    assert!(text.contains("dispatch_changes_total{backend=\"corp\",outcome=\"rejected\"} 1\n"), "{text}");
+    assert!(text.contains("dispatch_waiting{backend=\"corp\"} 1\n"), "{text}");
 
     *dns.refused.lock() = None;
     watch.try_all().await;
     assert_eq!(ledger.claim(vec![request]).await, Ok(()));
     assert_eq!(dns.values("_acme-challenge.example.com"), ["v"]);
+    let text = exported();
+    for line in [
+        "dispatch_changes_total{backend=\"corp\",outcome=\"applied\"} 1",
+        "dispatch_batch_owners_count{backend=\"corp\"} 2",
+        "dispatch_visible_seconds_count{backend=\"corp\"} 1",
+    ] {
+        assert!(text.lines().any(|given| given == line), "no {line} in\n{text}");
+    }
     dispatch.close().await;
 }

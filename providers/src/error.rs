@@ -39,6 +39,19 @@ impl Error {
         matches!(self, Self::RateLimited { .. } | Self::Conflict(_) | Self::Unsent(_) | Self::Transport(_))
     }
 
+    /// The variant in one word, for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Auth(_) => "auth",
+            Self::NotFound(_) => "not_found",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Conflict(_) => "conflict",
+            Self::Rejected(_) => "rejected",
+            Self::Unsent(_) => "unsent",
+            Self::Transport(_) => "transport",
+        }
+    }
+
     /// True if the provider certainly did nothing.
     pub fn is_untouched(&self) -> bool {
         !matches!(self, Self::Transport(_))

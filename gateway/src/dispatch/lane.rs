@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Pace, Route, Sight, merge,
+    DispatchMetrics, Pace, Route, Sight, merge,
     queue::{Waiting, turns},
     watch::{Watch, Watches},
 };
@@ -31,6 +31,7 @@ pub(super) struct Room {
     pub(super) store: Arc<dyn Store>,
     pub(super) sight: Arc<dyn Sight>,
     pub(super) pace: Pace,
+    pub(super) metrics: DispatchMetrics,
     pub(super) work: Notify,
     pub(super) rounds: watch::Sender<u64>,
     pub(super) watches: Watches,
@@ -136,6 +137,7 @@ impl Room {
         let changes: Vec<_> = plans.iter().map(|plan| plan.change.clone()).collect();
         let results = self.apply(&zone, &changes).await;
         for (plan, result) in plans.iter().zip(results) {
+            self.metrics.changed(&self.route.name, &result);
             match result {
                 Ok(Receipt(receipt)) => {
                     events.extend(plan.adding.iter().map(|claim| (claim.id, Event::Applied { receipt: receipt.clone() })));
@@ -171,6 +173,7 @@ impl Room {
         if changes.is_empty() {
             return Vec::new();
         }
+        self.metrics.handed_over(&self.route.name, changes.len());
         let applied = timeout(self.pace.deadline, self.route.provider.apply(zone, changes)).await;
         let late = || Err(Error::Transport(format!("the change took longer than {} s", self.pace.deadline.as_secs_f64())));
         applied.unwrap_or_default().into_iter().chain(std::iter::repeat_with(late)).take(changes.len()).collect()

@@ -4,10 +4,11 @@
 //! work, reads the zone again, and does what is missing.
 //!
 //! Files: [`lane`] the rounds; [`merge`] what has to change at one owner name (pure); [`watch`] from applied to visible; [`queue`] how much may wait and whose
-//! turn it is; [`pace`] when a failed attempt is repeated; [`sight`] what tells that the world sees a value.
+//! turn it is; [`pace`] when a failed attempt is repeated; [`sight`] what tells that the world sees a value; [`metrics`] what is counted.
 
 mod lane;
 mod merge;
+mod metrics;
 mod pace;
 mod queue;
 mod sight;
@@ -24,6 +25,7 @@ use providers::{Provider, zones::Finder};
 use tokio::{sync::watch as channel, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use metrics::{DispatchMetrics, QueueMetrics};
 pub use pace::Pace;
 pub use queue::Full;
 pub use sight::{Blind, Sight};
@@ -56,6 +58,7 @@ struct Inner {
     lanes: Mutex<HashMap<Lane, Arc<Room>>>,
     rounds: channel::Sender<u64>,
     pace: Pace,
+    metrics: DispatchMetrics,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -74,8 +77,20 @@ pub enum Settled {
 impl Dispatcher {
     /// A dispatcher over backends, in the order of the configuration; its lanes end with `stop`.
     pub fn new(store: Arc<dyn Store>, routes: Vec<Route>, sight: Arc<dyn Sight>, pace: Pace, stop: CancellationToken) -> Self {
+        Self::measured(store, routes, sight, pace, DispatchMetrics::default(), stop)
+    }
+
+    /// The same, counting into `metrics`.
+    pub fn measured(
+        store: Arc<dyn Store>,
+        routes: Vec<Route>,
+        sight: Arc<dyn Sight>,
+        pace: Pace,
+        metrics: DispatchMetrics,
+        stop: CancellationToken,
+    ) -> Self {
         let (rounds, _) = channel::channel(0);
-        Self(Arc::new(Inner { store, routes, sight, lanes: Mutex::default(), rounds, pace, stop, tasks: TaskTracker::new() }))
+        Self(Arc::new(Inner { store, routes, sight, lanes: Mutex::default(), rounds, pace, metrics, stop, tasks: TaskTracker::new() }))
     }
 
     /// The lane for a name: the provider with the longest enclosing zone. `None` if no provider has one.
@@ -177,6 +192,7 @@ impl Dispatcher {
                     store: self.0.store.clone(),
                     sight: self.0.sight.clone(),
                     pace: self.0.pace,
+                    metrics: self.0.metrics.clone(),
                     work: Default::default(),
                     rounds: self.0.rounds.clone(),
                     watches: Default::default(),

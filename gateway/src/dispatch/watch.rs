@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use providers::{Progress, Receipt};
 use tokio::{
     sync::mpsc,
-    time::{Duration, sleep},
+    time::{Duration, Instant, sleep},
 };
 
 use super::lane::Room;
@@ -35,6 +35,7 @@ pub(super) struct Watch {
     number: u64,
     receipt: Receipt,
     claims: Vec<Claim>,
+    begun: Instant,
 }
 
 impl Watches {
@@ -78,7 +79,7 @@ impl Watches {
 
 impl Watch {
     pub(super) fn new(room: Arc<Room>, (number, receipt, claims): (u64, Receipt, Vec<Claim>)) -> Self {
-        Self { room, number, receipt, claims }
+        Self { room, number, receipt, claims, begun: Instant::now() }
     }
 
     /// Runs to its end; then the lane looks again at what is left.
@@ -131,6 +132,8 @@ impl Watch {
             let mut batch = Vec::new();
             while owners.recv_many(&mut batch, 1024).await > 0 {
                 let seen: BTreeSet<Name> = batch.drain(..).collect();
+                let seconds = self.begun.elapsed().as_secs_f64();
+                seen.iter().for_each(|_| self.room.metrics.seen(&self.room.route.name, seconds));
                 let ids = self.room.watches.held(self.number, self.claims.iter().filter(|claim| seen.contains(&claim.owner)));
                 self.room.store.advance(ids.into_iter().map(|id| (id, Event::Seen)).collect()).await?;
                 self.room.rounds.send_modify(|n| *n = n.wrapping_add(1));

@@ -27,7 +27,7 @@
 //!
 //! Files: [`exchange`] one question to one server, [`upstream`] over which transport, [`https`] the one that is not plain DNS; [`resolver`] the configured resolvers; [`chain`]
 //! CNAMEs; [`walk`] from the parent to the zone; [`delegation`] its servers; [`check`] the rule; [`schedule`] when to ask; [`questions`] how many at a time; [`sight`] what
-//! was learned; [`diagnose`] what a person is told.
+//! was learned, [`metrics`] what of that is exported; [`diagnose`] what a person is told.
 
 mod chain;
 mod check;
@@ -35,6 +35,7 @@ mod delegation;
 pub mod diagnose;
 mod exchange;
 mod https;
+mod metrics;
 mod questions;
 mod resolver;
 mod schedule;
@@ -60,6 +61,7 @@ use tokio::time::Instant;
 
 pub use chain::{By, Chain, Guide, Link, Whom, follow, trace};
 pub use delegation::{Delegation, Server, Source};
+pub use metrics::ServerMetrics;
 pub use resolver::{ResolveError, Resolver};
 pub use sight::{Propagation, ServerState, Standing};
 

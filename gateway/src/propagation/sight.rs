@@ -306,8 +306,13 @@ mod tests {
 
     use hickory_proto::rr::{RData, Record, RecordType, rdata};
 
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+
     use super::{
-        super::fake::{Fake, reply},
+        super::{
+            ServerMetrics,
+            fake::{Fake, reply},
+        },
         *,
     };
 
@@ -390,6 +395,16 @@ mod tests {
         let standings = |propagation: &Propagation| propagation.servers().into_iter().map(|state| state.standing).collect::<Vec<_>>();
         let Standing::Aside { why } = &standings(&propagation)[1] else { panic!("{:?}", standings(&propagation)) };
         assert!(why.contains("nothing listens there"), "{why}");
+        let propagation = Arc::new(propagation);
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(ServerMetrics(propagation.clone())));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for (server, address, state) in [("ns0", SERVER, "answers"), ("ns1", DEAD, "aside")] {
+            let server = format!("{server}.zone.test ({address}:{port})");
+            let line = format!("nameserver_state{{backend=\"corp\",zone=\"zone.test\",server=\"{server}\",state=\"{state}\"}} 1");
+            assert!(text.lines().any(|given| given == line), "no {line} in\n{text}");
+        }
         let back = Arc::new(AtomicBool::new(false));
         let _dead = Fake::at(SocketAddr::new(DEAD.into(), port), {
             let back = back.clone();
