@@ -21,6 +21,7 @@ mod dns;
 mod error;
 pub mod http;
 pub mod limiter;
+mod powerdns;
 mod registry;
 mod rfc2136;
 mod route53;

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::{Provider, azuredns, clouddns, cloudflare, digitalocean, rfc2136, route53, secret::Secrets};
+use crate::{Provider, azuredns, clouddns, cloudflare, digitalocean, powerdns, rfc2136, route53, secret::Secrets};
 
 /// What every provider is built with, beside its own settings.
 #[derive(Clone)]
@@ -57,7 +57,8 @@ pub const KINDS: &[Kind] = &[
     Kind::of::<clouddns::Settings>(),
     Kind::of::<cloudflare::Settings>(),
     Kind::of::<digitalocean::Settings>(),
-    Kind::of::<rfc2136::Rfc2136>(),
+    Kind::of::<powerdns::Settings>(),
+    Kind::of::<rfc2136::Settings>(),
     Kind::of::<route53::Settings>(),
 ];
 

@@ -38,7 +38,7 @@ const FRAME: usize = 12 + 259 + 255 + 10 + 128;
 /// Settings of `provider: rfc2136`. This is plain DNS: `server` takes the place of an endpoint, a TSIG key that of HTTPS, and so there is no `ca_file`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Rfc2136 {
+pub(crate) struct Settings {
     /// The primary server, as `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`; port 53 if none is given.
     server: String,
     /// `tcp` (one message for 200 names), or `udp` (1,200 bytes a message, larger ones by TCP all the same).
@@ -70,7 +70,7 @@ pub(crate) struct Tsig {
     key: SecretRef,
 }
 
-impl crate::registry::Settings for Rfc2136 {
+impl crate::registry::Settings for Settings {
     const ID: &'static str = "rfc2136";
     const TITLE: &'static str = "Dynamic updates (RFC 2136)";
 
@@ -79,7 +79,7 @@ impl crate::registry::Settings for Rfc2136 {
     }
 }
 
-impl Rfc2136 {
+impl Settings {
     fn updater(self, context: &Context) -> Result<Updater, String> {
         let server = Server::parse("server", &self.server, self.transport)?;
         let name = |key: &str, text: &str| text.parse::<Name>().map_err(|error| format!("{key}: {text:?} is no name: {error}"));
@@ -415,7 +415,7 @@ mod tests {
         let folder = temporary_folder("key");
         let file = folder.path().join("key");
         acmegate_tests::write(&file, &key.secret);
-        let settings = Rfc2136 {
+        let settings = Settings {
             server: server.dns().to_string(),
             transport: Transport::Tcp,
             tsig: Some(Tsig { name: key.name, algorithm: Algorithm::Sha256, key: SecretRef::File(file) }),
