@@ -5,17 +5,28 @@
 //! milliseconds is lost, as with every client of such a server. Where that may happen, `rfc2136` is the better way to the same server. Which of the two a server
 //! knows is learnt from the first change, and asked again now and then.
 //!
-//! A PATCH is one transaction over many RRsets. SQLite refuses parallel ones ("database is locked"), so there is one at a time for each server.
+//! Disabled records belong to the RRset and are not served. EXTEND and PRUNE drop them, so where there are any, the RRset is replaced with them. Servers before 5.0
+//! show them only with the whole zone, which is therefore what is read there.
+//!
+//! A PATCH is one transaction over many RRsets. SQLite refuses parallel ones (HTTP 500, and "database is locked" in the server's log), so there is one at a
+//! time for each server, and what fails so is tried again; what is to replace a whole RRset is read again before each attempt.
+//!
+//! A primary looks for zones to notify its secondaries of once a minute; it is asked to do so at once.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+mod reply;
+mod rrset;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use authdns::Name;
 use parking_lot::Mutex;
-use reqwest::{
-    Method, StatusCode, Url,
-    header::{HeaderMap, HeaderValue, RETRY_AFTER},
-};
+use reqwest::{Method, StatusCode, Url, header::HeaderValue};
 use schemars::JsonSchema;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -27,19 +38,20 @@ use crate::{
     http::{self, Http, Reply},
     limiter::Limiter,
     secret::{SecretRef, Secrets, token},
-    txt::{Escapes, decode_text, quote},
     zones::MOST_LISTED,
 };
+use reply::{good, is_busy, is_too_large, taken, words};
+use rrset::{Patch, RrSet, State, state};
 
 /// Owner names in one PATCH, and its size: the server's default limit is 2 MB.
 const MOST_OWNERS: usize = 200;
 const MOST_BYTES: usize = 500_000;
-/// Up to so many owners are read one by one; more by reading the zone.
+/// Up to so many owners are read one by one (from 5.0 on); more by reading the zone.
 const FEW: usize = 20;
-/// How often a locked database is tried again, and the first pause, which doubles.
+/// How often a server that fails is tried, and the first pause, which doubles.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long it is believed that a server does not know EXTEND and PRUNE: it may be upgraded.
+/// How long it is believed what a server can do: it may be upgraded.
 const BELIEVED: Duration = Duration::from_secs(3600);
 
 /// Settings of `provider: powerdns`.
@@ -83,6 +95,8 @@ impl crate::registry::Settings for Settings {
             secrets: Arc::clone(&context.secrets),
             turn: tokio::sync::Mutex::default(),
             whole_since: Mutex::default(),
+            shows_disabled: Mutex::default(),
+            primaries: Mutex::default(),
         }))
     }
 }
@@ -98,6 +112,10 @@ struct Api {
     turn: tokio::sync::Mutex<()>,
     /// Since when the server is known to know nothing but whole RRsets.
     whole_since: Mutex<Option<Instant>>,
+    /// Whether it shows the disabled records of one name, and since when that is known.
+    shows_disabled: Mutex<Option<(bool, Instant)>>,
+    /// The zones that were read and have secondaries to be notified, by id.
+    primaries: Mutex<BTreeSet<String>>,
 }
 
 impl std::fmt::Debug for Api {
@@ -116,48 +134,13 @@ struct ApiZone {
     rrsets: Vec<RrSet>,
 }
 
+/// What the API says of itself.
 #[derive(Deserialize)]
-struct RrSet {
-    name: String,
-    #[serde(rename = "type")]
-    kind: String,
-    ttl: u32,
+struct ApiServer {
     #[serde(default)]
-    records: Vec<Record>,
-}
-
-/// A record as the server has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    content: String,
+    daemon_type: String,
     #[serde(default)]
-    disabled: bool,
-}
-
-/// A TXT RRset as the server has it: the version of a [`TxtSet`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
-    ttl: Option<u32>,
-    records: Vec<Record>,
-}
-
-/// An RRset in a PATCH.
-#[derive(Serialize)]
-struct Patch {
-    name: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    ttl: u32,
-    changetype: &'static str,
-    records: Vec<Record>,
-}
-
-#[derive(Deserialize, Default)]
-struct Words {
-    #[serde(default)]
-    error: String,
-    #[serde(default)]
-    errors: Vec<String>,
+    version: String,
 }
 
 #[async_trait]
@@ -173,9 +156,9 @@ impl Provider for Api {
             // Whether each is signed costs the server a query each.
             None => url.query_pairs_mut().append_pair("dnssec", "false"),
         };
-        let found: Vec<ApiZone> = match self.call(Method::GET, url, None).await {
+        let found: Vec<ApiZone> = match self.call(Method::GET, url).await {
             // A listing has no pages: of a server with very many zones it is not taken.
-            Err(Error::Transport(text)) if apex.is_none() && text.contains("is larger than") => return Ok(Listing::default()),
+            Err(error) if apex.is_none() && is_too_large(&error) => return Ok(Listing::default()),
             reply => good(reply?)?.json()?,
         };
         if found.len() > MOST_LISTED {
@@ -202,15 +185,7 @@ impl Provider for Api {
     }
 
     async fn verify(&self) -> Result<String, Error> {
-        #[derive(Deserialize)]
-        struct Server {
-            #[serde(default)]
-            daemon_type: String,
-            #[serde(default)]
-            version: String,
-        }
-
-        let server: Server = good(self.call(Method::GET, self.url(&[]), None).await?)?.json()?;
+        let server = self.server().await?;
         if server.daemon_type != "authoritative" {
             return Err(Error::Rejected(format!("the API is that of a {}, which has no zones", server.daemon_type)));
         }
@@ -229,37 +204,70 @@ impl Api {
         url
     }
 
-    async fn call(&self, method: Method, url: Url, body: Option<&serde_json::Value>) -> Result<Reply, Error> {
+    /// Sends a request that reads, again if the server fails.
+    async fn call(&self, method: Method, url: Url) -> Result<Reply, Error> {
+        let mut patience = Patience::default();
+        loop {
+            let reply = self.once(method.clone(), url.clone(), None).await?;
+            if !is_busy(&reply) || !patience.wait().await {
+                return Ok(reply);
+            }
+        }
+    }
+
+    async fn once(&self, method: Method, url: Url, body: Option<&serde_json::Value>) -> Result<Reply, Error> {
         let key = token(self.secrets.as_ref(), &self.key).await?;
         let mut value = HeaderValue::from_str(key.expose_secret()).map_err(|_| Error::Auth(format!("{} is no API key", self.key)))?;
         value.set_sensitive(true);
-        let mut pause = PAUSE;
-        for attempt in 1.. {
-            let mut request = self.http.client().request(method.clone(), url.clone()).header("X-API-Key", value.clone());
-            if let Some(body) = body {
-                request = request.json(body);
-            }
-            let reply = self.http.send(request).await?;
-            if !(reply.status == StatusCode::INTERNAL_SERVER_ERROR && words(&reply).contains("database is locked")) {
-                return Ok(reply);
-            }
-            if attempt == TRIES {
-                break;
-            }
-            // Rate shaping: somebody else writes.
-            sleep(pause).await;
-            pause *= 2;
+        let mut request = self.http.client().request(method, url).header("X-API-Key", value);
+        if let Some(body) = body {
+            request = request.json(body);
         }
-        let reason = "the server's database stays locked: too many write to it at once".to_owned();
-        Err(Error::RateLimited { reason, retry_after: Some(Duration::from_secs(2)) })
+        self.http.send(request).await
+    }
+
+    /// What the API says of itself.
+    async fn server(&self) -> Result<ApiServer, Error> {
+        let reply = self.call(Method::GET, self.url(&[])).await?;
+        if reply.status == StatusCode::NOT_FOUND {
+            let path = self.base.path();
+            return Err(Error::Rejected(format!("there is no {path} at the endpoint: compare `endpoint` and `server_id` (HTTP 404)")));
+        }
+        let server: ApiServer = good(reply)?.json()?;
+        let major = server.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        *self.shows_disabled.lock() = Some((major.is_some_and(|major| major >= 5), Instant::now()));
+        Ok(server)
+    }
+
+    /// Whether the server shows the disabled records of one name.
+    async fn shows_disabled(&self) -> Result<bool, Error> {
+        let known = *self.shows_disabled.lock();
+        match known {
+            Some((shows, since)) if since.elapsed() < BELIEVED => Ok(shows),
+            _ => {
+                self.server().await?;
+                Ok(self.shows_disabled.lock().is_some_and(|(shows, _)| shows))
+            }
+        }
     }
 
     /// The TXT RRset of each owner as it stands.
     async fn states(&self, zone: &Zone, owners: &[Name]) -> Vec<Result<State, Error>> {
-        if owners.len() > FEW {
+        let failed = |error: Error| owners.iter().map(|_| Err(error.clone())).collect();
+        let one_by_one = match self.shows_disabled().await {
+            Ok(shows) => shows,
+            Err(error) => return failed(error),
+        };
+        if owners.len() > FEW || !one_by_one {
             match self.rrsets(zone, None).await {
-                Err(Error::Transport(text)) if text.contains("is larger than") => {}
-                Err(error) => return owners.iter().map(|_| Err(error.clone())).collect(),
+                Err(error) if is_too_large(&error) && !one_by_one => {
+                    return failed(Error::Rejected(format!(
+                        "the zone {} is too large to be read whole, and servers before 5.0 show disabled records in no other way: update it with `provider: rfc2136`",
+                        zone.name.to_relative_string()
+                    )));
+                }
+                Err(error) if is_too_large(&error) => {}
+                Err(error) => return failed(error),
                 Ok(rrsets) => return owners.iter().map(|owner| state(&rrsets, owner)).collect(),
             }
         }
@@ -273,13 +281,18 @@ impl Api {
         states
     }
 
-    /// The RRsets of a zone, or of one owner in it (older servers give the zone all the same), by owner.
+    /// The RRsets of a zone, or of one owner in it, by owner, disabled records with them.
     async fn rrsets(&self, zone: &Zone, owner: Option<&Name>) -> Result<HashMap<Name, Vec<RrSet>>, Error> {
         let mut url = self.url(&["zones", &zone.id]);
         if let Some(owner) = owner {
-            url.query_pairs_mut().append_pair("rrset_name", &owner.to_string());
+            url.query_pairs_mut().append_pair("rrset_name", &owner.to_string()).append_pair("include_disabled", "true");
         }
-        let found: ApiZone = good(self.call(Method::GET, url, None).await?)?.json()?;
+        let found: ApiZone = good(self.call(Method::GET, url).await?)?.json()?;
+        if ["Master", "Primary", "Producer"].contains(&found.kind.as_str()) {
+            self.primaries.lock().insert(zone.id.clone());
+        } else {
+            self.primaries.lock().remove(&zone.id);
+        }
         let mut rrsets: HashMap<Name, Vec<RrSet>> = HashMap::new();
         for rrset in found.rrsets.into_iter().filter(|rrset| ["TXT", "CNAME"].contains(&rrset.kind.as_str())) {
             if let Ok(owner) = rrset.name.parse() {
@@ -291,147 +304,101 @@ impl Api {
 
     /// Makes a run of changes, in one PATCH.
     async fn patch(&self, zone: &Zone, run: Vec<Change>) -> Result<Receipt, Refusal> {
-        let whole = self.whole_since.lock().is_some_and(|since| since.elapsed() < BELIEVED);
-        if !whole {
-            let rrsets: Vec<Patch> = run.iter().flat_map(|change| self.by_record(change)).collect();
-            let reply = self.send(zone, &rrsets).await?;
-            let unknown = reply.status == StatusCode::UNPROCESSABLE_ENTITY && words(&reply).to_lowercase().contains("changetype");
-            if !unknown {
-                return taken(&reply, &run);
+        let mut whole = self.whole_since.lock().is_some_and(|since| since.elapsed() < BELIEVED);
+        let mut patience = Patience::default();
+        loop {
+            let rrsets = self.planned(zone, &run, whole).await?;
+            if rrsets.is_empty() {
+                return Ok(Receipt::default());
             }
-            tracing::debug!("the server does not know EXTEND and PRUNE: RRsets are replaced");
-            *self.whole_since.lock() = Some(Instant::now());
+            let body = serde_json::json!({ "rrsets": rrsets });
+            let reply = self.once(Method::PATCH, self.url(&["zones", &zone.id]), Some(&body)).await?;
+            if is_busy(&reply) && patience.wait().await {
+                continue;
+            }
+            if !whole && reply.status == StatusCode::UNPROCESSABLE_ENTITY {
+                let words = words(&reply).to_lowercase();
+                let is_unknown = words.contains("changetype");
+                if is_unknown {
+                    tracing::debug!("the server does not know EXTEND and PRUNE: RRsets are replaced");
+                    *self.whole_since.lock() = Some(Instant::now());
+                }
+                // Records of one RRset with several TTLs, or with another than they had.
+                if is_unknown || words.contains("different ttl") {
+                    whole = true;
+                    continue;
+                }
+            }
+            let receipt = taken(&reply, &run)?;
+            self.notify(zone).await;
+            return Ok(receipt);
         }
-        let owners: Vec<Name> = run.iter().map(|change| change.owner.clone()).collect();
+    }
+
+    /// What a PATCH has to say: `whole` RRsets (read again now), or single records where that loses nothing.
+    async fn planned(&self, zone: &Zone, run: &[Change], whole: bool) -> Result<Vec<Patch>, Refusal> {
         let mut rrsets = Vec::new();
+        let mut replaced = Vec::new();
+        for (place, change) in run.iter().enumerate() {
+            let state = State::when_read(change);
+            if whole || state.loses_by(change) {
+                replaced.push((place, change));
+            } else {
+                rrsets.extend(state.by_record(change, self.ttl));
+            }
+        }
+        if replaced.is_empty() {
+            return Ok(rrsets);
+        }
+        let owners: Vec<Name> = replaced.iter().map(|(_, change)| change.owner.clone()).collect();
         let mut culprits = Vec::new();
-        for (place, (change, state)) in run.iter().zip(self.states(zone, &owners).await).enumerate() {
+        for ((place, change), state) in replaced.into_iter().zip(self.states(zone, &owners).await) {
             match state {
-                Ok(state) => rrsets.extend(self.by_rrset(change, state)),
+                Ok(state) => rrsets.extend(state.by_rrset(change, self.ttl)),
                 Err(error @ Error::Rejected(_)) => culprits.push((place, error)),
                 Err(error) => return Err(error.into()),
             }
         }
-        if let Some((_, error)) = culprits.first() {
-            return Err(Refusal { error: error.clone(), culprits });
+        match culprits.first() {
+            Some((_, error)) => Err(Refusal { error: error.clone(), culprits }),
+            None => Ok(rrsets),
         }
-        taken(&self.send(zone, &rrsets).await?, &run)
     }
 
-    async fn send(&self, zone: &Zone, rrsets: &[Patch]) -> Result<Reply, Error> {
-        if rrsets.is_empty() {
-            return Ok(Reply { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: Vec::new() });
-        }
-        let body = serde_json::json!({ "rrsets": rrsets });
-        self.call(Method::PATCH, self.url(&["zones", &zone.id]), Some(&body)).await
-    }
-
-    /// A change, record by record: removals first, so that the count of records stays low.
-    fn by_record(&self, change: &Change) -> Vec<Patch> {
-        let state: State = serde_json::from_str(&change.version).unwrap_or_default();
-        if state.records.iter().any(|record| record.disabled) {
-            // EXTEND and PRUNE write the RRset anew without its disabled records: it has to be replaced with them.
-            return self.by_rrset(change, state).into_iter().collect();
-        }
-        let removed = change.remove.difference(&change.add).map(|value| ("PRUNE", value));
-        let added = change.add.iter().map(|value| ("EXTEND", value));
-        let patch = |(changetype, value): (&'static str, &String)| {
-            // In the server's own writing, where it has the value: contents are compared as text.
-            let written = state.records.iter().find(|record| record.value() == *value).map(|record| record.content.clone());
-            let content = written.unwrap_or_else(|| quote(value.as_bytes(), Escapes::Decimal));
-            self.rrset(change, &state, changetype, vec![Record { content, disabled: false }])
-        };
-        removed.chain(added).map(patch).collect()
-    }
-
-    /// A change as its whole RRset; `None` if nothing changes.
-    fn by_rrset(&self, change: &Change, state: State) -> Option<Patch> {
-        let is_ours = |record: &Record, values: &std::collections::BTreeSet<String>| values.contains(&record.value());
-        let mut records = state.records.clone();
-        records.retain(|record| change.add.contains(&record.value()) || !is_ours(record, &change.remove));
-        for value in &change.add {
-            match records.iter_mut().find(|record| record.value() == *value) {
-                Some(standing) => standing.disabled = false,
-                None => records.push(Record { content: quote(value.as_bytes(), Escapes::Decimal), disabled: false }),
+    /// Has the secondaries told of what was written, if there are any. What was written stands, whatever comes of it.
+    async fn notify(&self, zone: &Zone) {
+        let has_secondaries = self.primaries.lock().contains(&zone.id);
+        if has_secondaries {
+            let told = self.once(Method::PUT, self.url(&["zones", &zone.id, "notify"]), None).await;
+            if let Err(error) = told.and_then(good) {
+                tracing::debug!(%error, zone = %zone.name, "the secondaries were not told at once");
             }
         }
-        (records != state.records).then(|| self.rrset(change, &state, "REPLACE", records))
-    }
-
-    fn rrset(&self, change: &Change, state: &State, changetype: &'static str, records: Vec<Record>) -> Patch {
-        Patch { name: change.owner.to_string(), kind: "TXT", ttl: state.ttl.unwrap_or(self.ttl), changetype, records }
     }
 }
 
-impl Record {
-    fn value(&self) -> String {
-        decode_text(&self.content, Escapes::Decimal)
+/// How long a server that fails is tried.
+struct Patience {
+    tries: u32,
+    pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { tries: TRIES, pause: PAUSE }
     }
 }
 
-impl State {
-    fn set(&self) -> TxtSet {
-        let values = self.records.iter().filter(|record| !record.disabled).map(Record::value).collect();
-        let version = if self.records.is_empty() { String::new() } else { serde_json::to_string(self).unwrap_or_default() };
-        TxtSet { values, version }
+impl Patience {
+    /// Waits for somebody else to end writing; false if that was done often enough.
+    async fn wait(&mut self) -> bool {
+        self.tries = self.tries.saturating_sub(1);
+        if self.tries > 0 {
+            sleep(self.pause).await;
+            self.pause *= 2;
+        }
+        self.tries > 0
     }
-}
-
-/// The TXT RRset of `owner`; an error if a CNAME stands there, beside which EXTEND would write without a word.
-fn state(rrsets: &HashMap<Name, Vec<RrSet>>, owner: &Name) -> Result<State, Error> {
-    let here = rrsets.get(owner).map(Vec::as_slice).unwrap_or_default();
-    if here.iter().any(|rrset| rrset.kind == "CNAME" && rrset.records.iter().any(|record| !record.disabled)) {
-        let name = owner.to_relative_string();
-        return Err(Error::Rejected(format!("a CNAME stands at {name}, and nothing can stand beside it: the value belongs at its target")));
-    }
-    let txt = here.iter().find(|rrset| rrset.kind == "TXT");
-    Ok(txt.map(|rrset| State { ttl: Some(rrset.ttl), records: rrset.records.clone() }).unwrap_or_default())
-}
-
-/// A reply that is a success, or its error.
-fn good(reply: Reply) -> Result<Reply, Error> {
-    if reply.status.is_success() { Ok(reply) } else { Err(error(&reply)) }
-}
-
-fn error(reply: &Reply) -> Error {
-    let words = words(reply);
-    let text = words.to_lowercase();
-    if reply.status == StatusCode::UNPROCESSABLE_ENTITY && (text.contains("could not find domain") || text.contains("not found")) {
-        return Error::NotFound(words);
-    }
-    if reply.status == StatusCode::UNAUTHORIZED {
-        return Error::Auth("the server does not take the API key (HTTP 401): compare it with `api-key` in its pdns.conf".to_owned());
-    }
-    let mut error = reply.error(&words);
-    // A proxy in front may say so; PowerDNS does not.
-    if reply.status == StatusCode::SERVICE_UNAVAILABLE && !reply.headers.contains_key(RETRY_AFTER) {
-        error = Error::Transport(format!("HTTP 503: {words}"));
-    }
-    error
-}
-
-/// What the server says of a refusal.
-fn words(reply: &Reply) -> String {
-    match serde_json::from_slice::<Words>(&reply.body) {
-        Ok(words) => std::iter::once(words.error).chain(words.errors).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; "),
-        Err(_) => String::from_utf8_lossy(&reply.body).into_owned(),
-    }
-}
-
-/// The outcome of a PATCH. Refusals name the RRset that they are about.
-fn taken(reply: &Reply, run: &[Change]) -> Result<Receipt, Refusal> {
-    if reply.status.is_success() {
-        return Ok(Receipt::default());
-    }
-    let error = error(reply);
-    let words = words(reply);
-    let named: Vec<&str> = words.split([' ', '/', ',', ';', '\'', '"']).map(|word| word.trim_end_matches(':')).collect();
-    let mut culprits = Vec::new();
-    if matches!(error, Error::Rejected(_)) {
-        let about = |change: &Change| named.contains(&change.owner.to_string().as_str());
-        culprits.extend(run.iter().enumerate().filter(|(_, change)| about(change)).map(|(place, _)| (place, error.clone())));
-    }
-    Err(Refusal { error, culprits })
 }
 
 /// How many of the changes one PATCH takes.

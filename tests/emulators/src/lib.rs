@@ -7,6 +7,7 @@ pub mod cloudflare;
 pub mod digitalocean;
 pub mod faults;
 pub mod nameservers;
+pub mod powerdns;
 pub mod route53;
 
 pub use faults::{Fault, Faults};
