@@ -31,6 +31,8 @@ struct State {
     burst: u32,
     /// When the bucket would be full (the generic cell rate algorithm keeps no more than that).
     full_at: Instant,
+    /// When the last token was taken.
+    taken_at: Option<Instant>,
     /// No call before this: the provider said so.
     closed_until: Option<Instant>,
     /// The interval that the provider's headers ask for, and until when.
@@ -40,7 +42,7 @@ struct State {
 impl Limiter {
     /// A bucket that gives `burst` tokens at once, and then one every `interval`.
     pub fn new(interval: Duration, burst: u32) -> Self {
-        let state = State { interval, burst: burst.max(1), full_at: Instant::now(), closed_until: None, paced: None };
+        let state = State { interval, burst: burst.max(1), full_at: Instant::now(), taken_at: None, closed_until: None, paced: None };
         Self {
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::new(()),
@@ -110,24 +112,21 @@ impl Limiter {
 }
 
 impl State {
-    fn interval(&self, now: Instant) -> (Duration, u32) {
-        match self.paced {
-            Some((pace, until)) if now < until => (pace, 1),
-            _ => (self.interval, self.burst),
-        }
-    }
-
     /// When the next token can be taken.
     fn next(&self, now: Instant) -> Instant {
-        let (interval, burst) = self.interval(now);
         let refilled = self.full_at.max(now);
-        let at = refilled.checked_sub(interval.saturating_mul(burst - 1)).unwrap_or(now);
-        self.closed_until.map_or(at, |closed| at.max(closed))
+        let at = refilled.checked_sub(self.interval.saturating_mul(self.burst - 1)).unwrap_or(now);
+        // From one token to the next: what was drawn before does not count, for the provider has said what is left after it.
+        let paced = match (self.paced, self.taken_at) {
+            (Some((pace, until)), Some(taken)) if now < until => at.max(taken + pace),
+            _ => at,
+        };
+        self.closed_until.map_or(paced, |closed| paced.max(closed))
     }
 
     fn take(&mut self, now: Instant) {
-        let (interval, _) = self.interval(now);
-        self.full_at = self.full_at.max(now) + interval;
+        self.taken_at = Some(now);
+        self.full_at = self.full_at.max(now) + self.interval;
     }
 }
 
@@ -164,5 +163,14 @@ mod tests {
         limiter.observe(0, Duration::from_secs(300));
         let refused = limiter.acquire().await.expect_err("five minutes are too long to wait for");
         assert!(matches!(refused, Error::RateLimited { retry_after: Some(_), .. }), "{refused:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pace_counts_from_the_last_token_and_not_from_a_full_bucket() {
+        let limiter = Limiter::new(Duration::from_millis(100), 200);
+        assert_eq!(elapsed(&limiter, 190).await, Duration::ZERO);
+        limiter.observe(20, Duration::from_secs(4));
+        let paced = elapsed(&limiter, 5).await.as_millis();
+        assert!((1000..1020).contains(&paced), "{paced}");
     }
 }

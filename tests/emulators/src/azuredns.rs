@@ -14,13 +14,13 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{ConnectInfo, State as Shared},
-    http::{Request, Response, StatusCode},
+    http::{HeaderValue, Request, Response, StatusCode},
 };
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::task::AbortHandle;
 
-use crate::{Faults, Nameservers};
+use crate::{Fault, Faults, Nameservers};
 
 pub use zones::RecordSet;
 
@@ -42,21 +42,23 @@ const MOST_BYTES: usize = 1024 * 1024;
 /// How long a request may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The running cloud; it ends with the handle.
-#[derive(Debug)]
+/// The running cloud; clones share it. It ends with the last clone.
+#[derive(Debug, Clone)]
 pub struct AzureDns {
     cloud: Arc<Cloud>,
-    ca: String,
-    tasks: Vec<AbortHandle>,
+    _servers: Arc<Servers>,
 }
 
 /// What the doors share.
 struct Cloud {
     state: Mutex<State>,
     faults: Faults,
+    token_faults: Faults,
     nameservers: Nameservers,
     /// The URLs of both doors.
     bases: [String; 2],
+    /// PEM of the authority behind the second.
+    ca: String,
     /// What tokens may be for.
     audiences: Vec<String>,
 }
@@ -92,7 +94,15 @@ impl AzureDns {
         let doors = [doors::Door::open(None).await, doors::Door::open(Some(tls)).await];
         let bases = [format!("http://{}", doors[0].address()), format!("https://{}", doors[1].address())];
         let audiences = [&bases[..], &["https://management.azure.com".to_owned()]].concat();
-        let cloud = Arc::new(Cloud { state: Mutex::default(), faults: Faults::default(), nameservers, bases, audiences });
+        let cloud = Arc::new(Cloud {
+            state: Mutex::default(),
+            faults: Faults::default(),
+            token_faults: Faults::default(),
+            nameservers,
+            bases,
+            ca,
+            audiences,
+        });
         let mut tasks = Vec::new();
         for (at, door) in doors.into_iter().enumerate() {
             let cloud = Arc::clone(&cloud);
@@ -100,7 +110,7 @@ impl AzureDns {
             let service = Router::new().fallback(handle).with_state(cloud).into_make_service_with_connect_info::<doors::Cut>();
             tasks.push(tokio::spawn(async move { axum::serve(door, service).await }).abort_handle());
         }
-        Self { cloud, ca, tasks }
+        Self { cloud, _servers: Arc::new(Servers(tasks)) }
     }
 
     /// Authority, resource manager and metadata service by HTTP.
@@ -120,7 +130,7 @@ impl AzureDns {
 
     /// PEM of the authority behind its HTTPS.
     pub fn ca(&self) -> &str {
-        &self.ca
+        &self.cloud.ca
     }
 
     /// What goes wrong with calls of the resource manager, and how many there were; tokens are apart.
@@ -128,19 +138,40 @@ impl AzureDns {
         &self.cloud.faults
     }
 
+    /// What goes wrong with requests for a token; all of them count as reads.
+    pub fn token_faults(&self) -> &Faults {
+        &self.cloud.token_faults
+    }
+
     /// Requests for a token so far, whomever they went to.
     pub fn token_calls(&self) -> u64 {
         self.cloud.state.lock().entra.calls
     }
 
-    /// Registers a certificate (DER) with the application.
-    pub fn register_certificate(&self, der: &[u8]) {
-        self.cloud.state.lock().entra.certificates.push(der.to_vec());
+    /// Makes a certificate and registers it with the application; gives PEM with the certificate and its RSA key.
+    pub fn issue_certificate(&self) -> String {
+        let (der, pem) = doors::application_certificate();
+        self.cloud.state.lock().entra.certificates.push(der);
+        pem
+    }
+
+    /// The certificates that were registered are good no longer, and neither are the tokens that were given.
+    pub fn forget_certificates(&self) {
+        let mut state = self.cloud.state.lock();
+        state.entra.certificates.clear();
+        state.entra.forget();
     }
 
     /// Trusts a token of another issuer, word by word.
     pub fn trust_assertion(&self, token: &str) {
         self.cloud.state.lock().entra.assertions.insert(token.to_owned());
+    }
+
+    /// The application's client secret from now on; `None`: no secret is good. Tokens that were given until now are good no longer.
+    pub fn set_secret(&self, secret: Option<&str>) {
+        let mut state = self.cloud.state.lock();
+        state.entra.secret = secret.map(str::to_owned);
+        state.entra.forget();
     }
 
     /// No token that was given until now is good any longer.
@@ -209,19 +240,24 @@ impl AzureDns {
         state.publish(&self.cloud.nameservers);
     }
 
+    /// The API says of the zone that it is private, as a preview of private zones did.
+    pub fn hide_zone(&self, id: &str) {
+        self.cloud.state.lock().zone(id).public = false;
+    }
+
     /// Sets how many records a record set of the zone may have.
     pub fn most_records(&self, id: &str, records: usize) {
         self.cloud.state.lock().zone(id).most_records = records;
     }
 
-    /// All record sets of a zone, as they stand.
+    /// All record sets of a zone, as they stand; none of a zone that is gone.
     pub fn record_sets(&self, id: &str) -> Vec<RecordSet> {
-        self.cloud.state.lock().zone(id).sets.values().cloned().collect()
+        self.cloud.state.lock().find(id).map(|zone| zone.sets.values().cloned().collect()).unwrap_or_default()
     }
 
     /// The TXT record set of a name relative to the zone (`@` at the apex).
     pub fn txt(&self, id: &str, relative: &str) -> Option<RecordSet> {
-        self.cloud.state.lock().zone(id).sets.get(&("TXT".to_owned(), relative.to_ascii_lowercase())).cloned()
+        self.cloud.state.lock().find(id)?.sets.get(&("TXT".to_owned(), relative.to_ascii_lowercase())).cloned()
     }
 
     /// The TXT values of a name relative to the zone, the chunks of each, in their order.
@@ -236,25 +272,46 @@ impl AzureDns {
     }
 
     /// A stranger writes a TXT record set, whatever stands there: `values` are the chunks of each record.
-    pub fn stranger(&self, id: &str, relative: &str, ttl: u64, metadata: &[(&str, &str)], values: &[&[&str]]) {
-        let mut state = self.cloud.state.lock();
-        let metadata: Map<String, Value> = metadata.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        let records: Vec<Value> = values.iter().map(|chunks| json!({ "value": chunks })).collect();
-        state.zone(id).set("TXT", relative, ttl, metadata, json!(records));
-        state.publish(&self.cloud.nameservers);
+    pub fn stranger_sets(&self, id: &str, relative: &str, ttl: u64, metadata: &[(&str, &str)], values: &[&[&str]]) {
+        let metadata = metadata.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        self.written(id, |zone| zone.set("TXT", relative, ttl, metadata, values.iter().map(|chunks| json!({ "value": chunks })).collect()));
     }
 
-    /// A stranger removes a TXT record set.
-    pub fn stranger_removes(&self, id: &str, relative: &str) {
+    /// A stranger writes a record set of any type with these records, in the form of the API.
+    pub fn stranger_sets_other(&self, id: &str, kind: &str, relative: &str, ttl: u64, records: Value) {
+        self.written(id, |zone| zone.set(kind, relative, ttl, Map::new(), records));
+    }
+
+    /// A stranger adds a TXT record of these chunks to what stands there; the TTL is for a record set that is new.
+    pub fn stranger_adds(&self, id: &str, relative: &str, ttl: u64, chunks: &[&str]) {
+        self.written(id, |zone| zone.add(relative, ttl, json!({ "value": chunks })));
+    }
+
+    /// A stranger removes a TXT record of these chunks, and the record set if nothing is left of it.
+    pub fn stranger_removes(&self, id: &str, relative: &str, chunks: &[&str]) {
+        self.written(id, |zone| zone.remove(relative, &json!({ "value": chunks })));
+    }
+
+    /// A stranger deletes a TXT record set.
+    pub fn stranger_deletes(&self, id: &str, relative: &str) {
+        self.written(id, |zone| {
+            zone.sets.remove(&("TXT".to_owned(), relative.to_ascii_lowercase()));
+        });
+    }
+
+    fn written(&self, id: &str, write: impl FnOnce(&mut zones::Zone)) {
         let mut state = self.cloud.state.lock();
-        state.zone(id).sets.remove(&("TXT".to_owned(), relative.to_ascii_lowercase()));
+        write(state.zone(id));
         state.publish(&self.cloud.nameservers);
     }
 }
 
-impl Drop for AzureDns {
+#[derive(Debug)]
+struct Servers(Vec<AbortHandle>);
+
+impl Drop for Servers {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in &self.0 {
             task.abort();
         }
     }
@@ -270,9 +327,12 @@ impl State {
         self.zones.len() - 1
     }
 
+    fn find(&mut self, id: &str) -> Option<&mut zones::Zone> {
+        self.zones.iter_mut().find(|zone| zone.id(SUBSCRIPTION).eq_ignore_ascii_case(id))
+    }
+
     fn zone(&mut self, id: &str) -> &mut zones::Zone {
-        let found = self.zones.iter_mut().find(|zone| zone.id(SUBSCRIPTION).eq_ignore_ascii_case(id));
-        found.unwrap_or_else(|| panic!("there is no zone {id}"))
+        self.find(id).unwrap_or_else(|| panic!("there is no zone {id}"))
     }
 
     /// The first zone of a name is the one that is delegated to, and so served.
@@ -309,19 +369,13 @@ async fn serve(
     let path = parts.uri.path().to_owned();
     let base = cloud.bases.get(door).cloned().unwrap_or_default();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let here: Vec<String> = cloud.bases.iter().map(|base| format!("{base}{path}")).collect();
+    let fields = || form(&String::from_utf8_lossy(&body));
     match segments.as_slice() {
-        ["metadata", "identity", "oauth2", "token"] => {
-            let (status, body) = cloud.state.lock().entra.metadata(&query, &parts.headers);
-            plain(status, body)
-        }
-        ["msi", "token"] => {
-            let (status, body) = cloud.state.lock().entra.app_service(&query, &parts.headers);
-            plain(status, body)
-        }
+        ["metadata", "identity", "oauth2", "token"] => token(&cloud, &cut, |entra| entra.metadata(&query, &parts.headers)),
+        ["msi", "token"] => token(&cloud, &cut, |entra| entra.app_service(&query, &parts.headers)),
         [tenant, "oauth2", "v2.0", "token"] | [tenant @ "adfs", "oauth2", "token"] => {
-            let here: Vec<String> = cloud.bases.iter().map(|base| format!("{base}{path}")).collect();
-            let (status, body) = cloud.state.lock().entra.token(tenant, &form(&String::from_utf8_lossy(&body)), &here);
-            plain(status, body)
+            token(&cloud, &cut, |entra| entra.token(tenant, &fields(), &here))
         }
         [tenant, "v2.0", ".well-known", "openid-configuration"] => {
             plain(StatusCode::OK, configuration(&format!("{base}/{tenant}"), "oauth2/v2.0"))
@@ -337,6 +391,30 @@ async fn serve(
     }
 }
 
+/// Answers a request for a token, unless something goes wrong with it.
+fn token(cloud: &Cloud, cut: &doors::Cut, answer: impl FnOnce(&mut entra::Entra) -> entra::Answer) -> Response<Body> {
+    let mut state = cloud.state.lock();
+    let unavailable =
+        || plain(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable", "error_description": "AADSTS90033: later"}));
+    match cloud.token_faults.read() {
+        Some(Fault::Throttle(pause)) => {
+            let body = json!({"error": "temporarily_unavailable", "error_description": "AADSTS50196: a client request loop"});
+            let mut response = plain(StatusCode::TOO_MANY_REQUESTS, body);
+            response.headers_mut().insert("retry-after", HeaderValue::from(pause.as_secs()));
+            return response;
+        }
+        Some(Fault::ErrorBefore | Fault::ErrorAfter) => return unavailable(),
+        Some(Fault::LostReply | Fault::LostRequest) => {
+            cut.now();
+            return unavailable();
+        }
+        Some(Fault::Unauthorized) => state.entra.refuse_next = true,
+        Some(Fault::Interfere) | None => {}
+    }
+    let (status, body) = answer(&mut state.entra);
+    plain(status, body)
+}
+
 /// What a library looks up before it signs in (OpenID Connect Discovery, 4).
 fn configuration(tenant: &str, version: &str) -> Value {
     json!({
@@ -350,7 +428,7 @@ fn configuration(tenant: &str, version: &str) -> Value {
 fn plain(status: StatusCode, body: Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
-    response.headers_mut().insert("content-type", axum::http::HeaderValue::from_static("application/json; charset=utf-8"));
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/json; charset=utf-8"));
     response
 }
 

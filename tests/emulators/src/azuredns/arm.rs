@@ -194,7 +194,7 @@ impl State {
         let decoded: Vec<String> = request.uri.path().trim_matches('/').split('/').map(decode).collect();
         let path: Vec<&str> = decoded.iter().map(String::as_str).collect();
         let [_, subscription, rest @ ..] = path.as_slice() else { return Err(unknown(request)) };
-        if *subscription != SUBSCRIPTION {
+        if !is(subscription, SUBSCRIPTION) {
             return Err(Refused::Manager(404, "SubscriptionNotFound", format!("The subscription '{subscription}' could not be found.")));
         }
         if let [providers, namespace, kind] = rest
@@ -288,14 +288,7 @@ impl State {
         let Some(zone) = self.zones.iter_mut().find(|zone| is(&zone.group, group) && is(&zone.name, name)) else { return };
         self.interfered += 1;
         let value = json!({ "value": [format!("interference {}", self.interfered)] });
-        match zone.sets.get(&("TXT".to_owned(), relative.to_ascii_lowercase())).cloned() {
-            Some(set) => {
-                let mut records = set.records.1.as_array().cloned().unwrap_or_default();
-                records.push(value);
-                zone.set("TXT", &set.name, set.ttl, set.metadata, json!(records));
-            }
-            None => zone.set("TXT", relative, 300, Default::default(), json!([value])),
-        }
+        zone.add(relative, 300, value);
     }
 }
 

@@ -166,3 +166,15 @@ pub(super) fn tls() -> (TlsAcceptor, String) {
     };
     made().unwrap_or_else(|e| panic!("no certificate could be made: {e}"))
 }
+
+/// A certificate for an application, made by itself as most are: DER, and PEM with its RSA key.
+pub(super) fn application_certificate() -> (Vec<u8>, String) {
+    let made = || -> Result<_, rcgen::Error> {
+        let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "an application");
+        let certificate = params.self_signed(&key)?;
+        Ok((certificate.der().to_vec(), certificate.pem() + &key.serialize_pem()))
+    };
+    made().unwrap_or_else(|e| panic!("no certificate could be made: {e}"))
+}

@@ -21,8 +21,9 @@ use super::{APP_SERVICE_HEADER, CLIENT, IDENTITY, SECRET, TENANT};
 pub(super) type Answer = (StatusCode, Value);
 
 /// What Entra knows.
-#[derive(Default)]
 pub(super) struct Entra {
+    /// The application's client secret.
+    pub(super) secret: Option<String>,
     /// DER of the certificates that the application is registered with.
     pub(super) certificates: Vec<Vec<u8>>,
     /// Tokens of another issuer that are trusted, word by word.
@@ -37,6 +38,21 @@ pub(super) struct Entra {
     pub(super) refuse_next: bool,
     /// Calls that asked for a token.
     pub(super) calls: u64,
+}
+
+impl Default for Entra {
+    fn default() -> Self {
+        Self {
+            secret: Some(SECRET.to_owned()),
+            certificates: Vec::new(),
+            assertions: HashSet::new(),
+            used: HashSet::new(),
+            given: HashMap::new(),
+            lifetime: None,
+            refuse_next: false,
+            calls: 0,
+        }
+    }
 }
 
 impl Entra {
@@ -86,7 +102,7 @@ impl Entra {
             let text = format!(
                 "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '{CLIENT}'."
             );
-            return (secret == SECRET).then_some(()).ok_or_else(|| refused(401, "invalid_client", 7_000_215, &text));
+            return (self.secret.as_ref() == Some(secret)).then_some(()).ok_or_else(|| refused(401, "invalid_client", 7_000_215, &text));
         }
         let Some(assertion) = form.get("client_assertion") else {
             return Err(refused(401, "invalid_client", 7_000_218, "The request body must contain 'client_assertion' or 'client_secret'."));

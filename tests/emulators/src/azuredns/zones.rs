@@ -19,6 +19,7 @@ pub(super) struct Zone {
     pub(super) tags: Value,
     pub(super) nameservers: Vec<String>,
     pub(super) most_records: usize,
+    pub(super) public: bool,
     /// By type in upper case and name in lower case.
     pub(super) sets: BTreeMap<(String, String), RecordSet>,
     /// What was published last.
@@ -80,6 +81,7 @@ impl Zone {
             tags: json!({}),
             nameservers,
             most_records: 20,
+            public: true,
             sets: BTreeMap::new(),
             published: None,
         };
@@ -106,6 +108,28 @@ impl Zone {
         self.sets.insert((kind.to_owned(), name.to_ascii_lowercase()), set);
     }
 
+    /// Adds a record to a TXT record set, which is made with this TTL if there is none.
+    pub(super) fn add(&mut self, name: &str, ttl: u64, record: Value) {
+        match self.sets.get(&("TXT".to_owned(), name.to_ascii_lowercase())).cloned() {
+            Some(set) => {
+                let mut records = set.records.1.as_array().cloned().unwrap_or_default();
+                records.push(record);
+                self.set("TXT", &set.name, set.ttl, set.metadata, json!(records));
+            }
+            None => self.set("TXT", name, ttl, Map::new(), json!([record])),
+        }
+    }
+
+    /// Removes a record from a TXT record set, which goes with its last record.
+    pub(super) fn remove(&mut self, name: &str, record: &Value) {
+        let Some(set) = self.sets.remove(&("TXT".to_owned(), name.to_ascii_lowercase())) else { return };
+        let mut records = set.records.1.as_array().cloned().unwrap_or_default();
+        records.retain(|standing| standing != record);
+        if !records.is_empty() {
+            self.set("TXT", &set.name, set.ttl, set.metadata, json!(records));
+        }
+    }
+
     pub(super) fn id(&self, subscription: &str) -> String {
         format!("/subscriptions/{subscription}/resourceGroups/{}/providers/Microsoft.Network/dnszones/{}", self.group, self.name)
     }
@@ -116,7 +140,7 @@ impl Zone {
             "tags": self.tags,
             "properties": {
                 "maxNumberOfRecordSets": 10000, "maxNumberOfRecordsPerRecordSet": self.most_records, "nameServers": self.nameservers,
-                "numberOfRecordSets": self.sets.len(), "zoneType": "Public",
+                "numberOfRecordSets": self.sets.len(), "zoneType": if self.public { "Public" } else { "Private" },
             },
         })
     }
