@@ -511,3 +511,64 @@ impl fmt::Debug for AzureDns {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::LocalSecrets;
+
+    fn provider(settings: serde_json::Value, variables: credential::Variables) -> AzureDns {
+        let settings: Settings = serde_json::from_value(settings).expect("good settings");
+        let context = Context { backend: "test".into(), ttl: 60, mark: String::new(), secrets: Arc::new(LocalSecrets) };
+        settings.provider(&context, variables).expect("a provider")
+    }
+
+    #[test]
+    fn each_cloud_has_its_places() {
+        let places = |settings: serde_json::Value| {
+            let provider = provider(settings, Arc::new(|_| None));
+            let token_url = provider.arm.tokens.token_url("t").expect("a URL");
+            let url = provider.listing(1).expect("a URL");
+            (
+                token_url.host_str().unwrap_or_default().to_owned(),
+                url.host_str().unwrap_or_default().to_owned(),
+                provider.arm.tokens.audience,
+            )
+        };
+        let of = |cloud: &str| places(serde_json::json!({"subscription": "s", "cloud": cloud}));
+        let texts = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        let public = texts("login.microsoftonline.com", "management.azure.com", "https://management.azure.com");
+        assert_eq!(of("public"), public);
+        assert_eq!(places(serde_json::json!({"subscription": "s"})), public);
+        assert_eq!(
+            of("usgovernment"),
+            texts("login.microsoftonline.us", "management.usgovcloudapi.net", "https://management.core.usgovcloudapi.net")
+        );
+        assert_eq!(of("china"), texts("login.chinacloudapi.cn", "management.chinacloudapi.cn", "https://management.chinacloudapi.cn"));
+        let custom = serde_json::json!({
+            "subscription": "s", "cloud": "custom", "authority": "https://login.stack.example/adfs",
+            "endpoint": "https://management.stack.example/",
+        });
+        assert_eq!(places(custom.clone()), texts("login.stack.example", "management.stack.example", "https://management.stack.example"));
+        let mut audience = custom;
+        audience["audience"] = "https://management.stack.example/4f6a".into();
+        assert_eq!(places(audience).2, "https://management.stack.example/4f6a");
+    }
+
+    #[test]
+    fn the_authority_is_the_settings_or_the_environments_or_the_clouds() {
+        let url = |authority: serde_json::Value, host: Option<&'static str>| {
+            let settings = serde_json::json!({"subscription": "s", "authority": authority});
+            let variables = Arc::new(move |name: &str| host.filter(|_| name == "AZURE_AUTHORITY_HOST").map(str::to_owned));
+            provider(settings, variables).arm.tokens.token_url("t").map(String::from)
+        };
+        let end = "/t/oauth2/v2.0/token";
+        assert_eq!(url(serde_json::Value::Null, None), Ok(format!("https://login.microsoftonline.com{end}")));
+        assert_eq!(url(serde_json::Value::Null, Some("login.example.com")), Ok(format!("https://login.example.com{end}")));
+        assert_eq!(url(serde_json::Value::Null, Some("https://login.example.com/")), Ok(format!("https://login.example.com{end}")));
+        assert_eq!(url("https://mine.example.com".into(), Some("login.example.com")), Ok(format!("https://mine.example.com{end}")));
+        assert!(
+            matches!(url(serde_json::Value::Null, Some("http://login.example.com")), Err(Error::Auth(text)) if text.contains("in the clear"))
+        );
+    }
+}

@@ -150,7 +150,7 @@ async fn who_is_unknown_is_told_so() {
     let mut elsewhere = site.settings(json!({"client_secret": {"tenant": TENANT, "client_id": CLIENT, "secret": {"file": secret}}}));
     elsewhere["audience"] = json!("https://vault.azure.net");
     let text = refused(&*build(elsewhere)).await;
-    assert_eq!(text, "HTTP 401: InvalidAuthenticationToken: The access token is invalid", "a token for something else");
+    assert_eq!(text, "InvalidAuthenticationToken: The access token is invalid", "a token for something else");
 }
 
 #[tokio::test]

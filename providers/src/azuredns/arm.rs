@@ -201,3 +201,36 @@ impl fmt::Debug for Arm {
         f.debug_struct("Arm").field("endpoint", &self.endpoint.as_str()).field("tokens", &self.tokens).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    /// How long three writes take after an answer with these headers.
+    async fn after(name: &'static str, remaining: &'static str) -> u128 {
+        let http = Http::direct(limiters().into_iter().nth(1).expect("that of writes")).expect("a client");
+        http.limiter().acquire().await.expect("a token");
+        let headers = HeaderMap::from_iter([(name.parse().expect("a name"), HeaderValue::from_static(remaining))]);
+        observe(Kind::Write, &http, &headers);
+        let start = tokio::time::Instant::now();
+        for _ in 0..3 {
+            http.limiter().acquire().await.expect("a token");
+        }
+        start.elapsed().as_millis()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bucket_that_others_draw_from_is_spared() {
+        const WRITES: &str = "x-ms-ratelimit-remaining-subscription-writes";
+        assert_eq!(after(WRITES, "199").await, 0);
+        assert_eq!(after(WRITES, "20").await, 0);
+        // 5 a second instead of 10; and an empty one is left alone for a second.
+        assert!((600..610).contains(&after(WRITES, "19").await));
+        assert!((1000..1010).contains(&after(WRITES, "0").await));
+        for (name, nothing) in [(WRITES, "many"), ("x-ms-ratelimit-remaining-subscription-reads", "0")] {
+            assert_eq!(after(name, nothing).await, 0, "{name}: {nothing}");
+        }
+    }
+}

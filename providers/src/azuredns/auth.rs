@@ -125,7 +125,7 @@ impl Tokens {
         self.http.send(self.http.client().post(self.token_url(tenant)?).form(&form)).await
     }
 
-    fn token_url(&self, tenant: &str) -> Result<Url, Error> {
+    pub(super) fn token_url(&self, tenant: &str) -> Result<Url, Error> {
         let mut url = match (&self.authority, (self.variables)("AZURE_AUTHORITY_HOST").filter(|host| !host.is_empty())) {
             (Some(url), _) => url.clone(),
             // Microsoft's own libraries take a bare host too.
@@ -195,5 +195,67 @@ fn parse(reply: &Reply) -> Option<Token> {
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokens").field("credential", &self.credential).field("audience", &self.audience).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::{StatusCode, header::HeaderMap};
+
+    use super::*;
+    use crate::{
+        limiter::Limiter,
+        secret::{LocalSecrets, SecretRef},
+    };
+
+    fn given(body: &str) -> Option<Token> {
+        parse(&Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: body.as_bytes().to_vec() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_renewed_before_it_ends() {
+        let now = Instant::now();
+        let times = |body: &str| given(body).map(|token| ((token.renew_at - now).as_secs(), (token.expires_at - now).as_secs()));
+        assert_eq!(times(r#"{"access_token": "t", "expires_in": 3600}"#), Some((3300, 3600)));
+        assert_eq!(times(r#"{"access_token": "t", "expires_in": "120"}"#), Some((60, 120)));
+        assert_eq!(times(r#"{"access_token": "t", "expires_on": "1"}"#), Some((0, 0)));
+        assert_eq!(times(r#"{"access_token": "t", "expires_in": 18446744073709551615}"#), Some((86_100, 86_400)));
+        for bad in [
+            "",
+            "{}",
+            r#"{"access_token": "t"}"#,
+            r#"{"access_token": "a\nb", "expires_in": 60}"#,
+            r#"{"access_token": "", "expires_in": 60}"#,
+        ] {
+            assert!(given(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn while_the_authority_is_out_of_reach_the_old_token_does_to_its_end() {
+        let http = || Http::direct(Arc::new(Limiter::new(Duration::from_millis(1), 100))).expect("a client");
+        let tokens = |authority: &str, remaining: u64| Tokens {
+            credential: Credential::ClientSecret(crate::azuredns::credential::ClientSecret {
+                tenant: "t".to_owned(),
+                client_id: "c".to_owned(),
+                secret: SecretRef::Env("PATH".to_owned()),
+            }),
+            authority: Some(Url::parse(authority).expect("a URL")),
+            cloud_authority: "",
+            audience: String::new(),
+            http: http(),
+            local: http(),
+            secrets: Arc::new(LocalSecrets),
+            variables: Arc::new(|_| None),
+            cached: tokio::sync::Mutex::new(Some(Token {
+                secret: "old".to_owned().into(),
+                renew_at: Instant::now(),
+                expires_at: Instant::now() + Duration::from_secs(remaining),
+            })),
+        };
+        // Nobody listens there.
+        let old = tokens("http://127.0.0.1:1", 3600).get().await.map(|token| token.expose_secret().to_owned());
+        assert_eq!(old.as_deref(), Ok("old"));
+        assert!(matches!(tokens("http://127.0.0.1:1", 0).get().await, Err(Error::Unsent(_))));
     }
 }
