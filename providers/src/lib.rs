@@ -12,6 +12,7 @@
 //!
 //! One file a provider; what they share: [`zones`], [`batch`], [`http`], [`limiter`], [`secret`], [`txt`].
 
+mod acmedns;
 mod azuredns;
 pub mod batch;
 mod clouddns;

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::{Provider, azuredns, clouddns, cloudflare, digitalocean, powerdns, rfc2136, route53, secret::Secrets};
+use crate::{Provider, acmedns, azuredns, clouddns, cloudflare, digitalocean, powerdns, rfc2136, route53, secret::Secrets};
 
 /// What every provider is built with, beside its own settings.
 #[derive(Clone)]
@@ -53,6 +53,7 @@ pub type Build = fn(serde_json::Value, &Context) -> Result<Arc<dyn Provider>, St
 
 /// Every provider, by identifier.
 pub const KINDS: &[Kind] = &[
+    Kind::of::<acmedns::Settings>(),
     Kind::of::<azuredns::Settings>(),
     Kind::of::<clouddns::Settings>(),
     Kind::of::<cloudflare::Settings>(),
