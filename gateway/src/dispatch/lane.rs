@@ -10,7 +10,7 @@ use authdns::Name;
 use providers::{Error, Receipt, TxtSet, Zone};
 use tokio::{
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -40,6 +40,9 @@ pub(super) struct Room {
     pub(super) stop: CancellationToken,
 }
 
+/// [`Pace::gather`]s that a round waits at most while claims keep coming.
+const MOST_GATHERS: u32 = 10;
+
 /// What a round left.
 enum Rest {
     /// Nothing; wait for a kick.
@@ -53,8 +56,7 @@ impl Room {
     pub(super) async fn run(self: &Arc<Self>) {
         self.work.notified().await;
         loop {
-            // A thousand claims do not arrive in one instant; a few milliseconds make one change of them.
-            sleep(self.pace.gather).await;
+            self.gather().await;
             let rest = match self.round().await {
                 Ok(rest) => rest,
                 Err(error) => {
@@ -70,6 +72,12 @@ impl Room {
                 }
             }
         }
+    }
+
+    /// A thousand claims do not arrive in one instant; a few milliseconds make one change of them. As long as more come, it waits on, but not for long.
+    async fn gather(&self) {
+        let quiet = async { while timeout(self.pace.gather, self.work.notified()).await.is_ok() {} };
+        let _ = timeout(self.pace.gather * MOST_GATHERS, quiet).await;
     }
 
     async fn round(self: &Arc<Self>) -> Result<Rest, StoreError> {

@@ -8,7 +8,7 @@ use providers::Error;
 /// come back together.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// What gathers for so long after the first kick goes out in one change.
+    /// What comes within so long of what came before goes out with it in one change.
     pub gather: Duration,
     /// Wait after the first failure that time can mend; doubled after each.
     pub first: Duration,

@@ -20,8 +20,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-/// The least time between two questions to one server for one owner name.
-pub(super) const APART: Duration = Duration::from_secs(1);
+/// The least time between two questions to one server for one owner name: a second, and what the way there may add to one and not to the next.
+pub(super) const APART: Duration = Duration::from_millis(1010);
 /// The first question, where nothing is known.
 const FIRST: f64 = 0.1;
 /// Delays remembered.
