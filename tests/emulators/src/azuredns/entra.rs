@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_lc_rs::{
-    digest::{SHA256, digest},
+    digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest},
     signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey},
 };
 use axum::http::{HeaderMap, StatusCode};
@@ -122,8 +122,13 @@ impl Entra {
         let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| "The assertion is malformed.");
         let parse = |part: &str| serde_json::from_slice::<Value>(&decode(part)?).map_err(|_| "The assertion is malformed.");
         let (fields, claims) = (parse(header)?, parse(claims)?);
-        let thumbprint = fields["x5t#S256"].as_str().ok_or("The assertion names no certificate.")?;
-        let of = |der: &&Vec<u8>| BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, der)) == thumbprint;
+        // By SHA-256, or, as older libraries do, by SHA-1.
+        let (algorithm, thumbprint) = match (fields["x5t#S256"].as_str(), fields["x5t"].as_str()) {
+            (Some(thumbprint), _) => (&SHA256, thumbprint),
+            (None, Some(thumbprint)) => (&SHA1_FOR_LEGACY_USE_ONLY, thumbprint),
+            (None, None) => return Err("The assertion names no certificate."),
+        };
+        let of = |der: &&Vec<u8>| BASE64_URL_SAFE_NO_PAD.encode(digest(algorithm, der)) == thumbprint.trim_end_matches('=');
         let certificate = self
             .certificates
             .iter()
@@ -145,8 +150,9 @@ impl Entra {
         let signed = assertion.rsplit_once('.').map(|(signed, _)| signed).unwrap_or_default();
         let verified = UnparsedPublicKey::new(algorithm, key).verify(signed.as_bytes(), &decode(signature)?);
         verified.map_err(|_| "The key was not found, or the signature is not its.")?;
-        let (from, until) = (claims["nbf"].as_u64().unwrap_or(0), claims["exp"].as_u64().ok_or("The assertion never ends.")?);
-        if !(from..until).contains(&seconds()) {
+        // A NumericDate may have a fraction (RFC 7519, 2).
+        let (from, until) = (claims["nbf"].as_f64().unwrap_or(0.0), claims["exp"].as_f64().ok_or("The assertion never ends.")?);
+        if !(from..until).contains(&(seconds() as f64)) {
             return Err("The assertion is not within its valid time range.");
         }
         if claims["iss"] != CLIENT || claims["sub"] != CLIENT {
