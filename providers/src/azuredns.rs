@@ -55,6 +55,8 @@ use crate::{
 const PARALLEL: usize = 8;
 /// Records of a record set, where the zone does not say otherwise.
 const MOST_RECORDS: usize = 20;
+/// Owners that are worth handing over at once.
+const MOST_OWNERS: usize = 50;
 /// More owners than this are read as a list.
 const FEW_OWNERS: usize = 10;
 /// Zones whose limits are remembered.
@@ -249,7 +251,9 @@ struct ZoneProperties {
 #[async_trait]
 impl Provider for AzureDns {
     fn limits(&self) -> Limits {
-        Limits { values: MOST_RECORDS, ..Limits::default() }
+        // There are no batches, and what is done is known when all of it is: a quarter of a minute's writes keeps nobody waiting for long.
+        let owners = usize::try_from(self.writes_per_minute / 4).unwrap_or(MOST_OWNERS).clamp(1, MOST_OWNERS);
+        Limits { owners, values: MOST_RECORDS, ..Limits::default() }
     }
 
     async fn zones(&self, apex: Option<&Name>) -> Result<Listing, Error> {

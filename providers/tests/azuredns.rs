@@ -384,6 +384,9 @@ async fn documented_rates_are_kept_without_being_throttled() {
     assert!(results.iter().all(Result::is_ok), "{:?}", results.iter().find(|result| result.is_err()));
     assert_eq!(site.provider.calls().throttled, 0);
     assert_eq!(site.cloud.faults().calls().1, 205);
+    // Whoever shares the zone with others may take less, and is then handed less at once.
+    let owners = |rate: u32| site.other(json!({"writes_per_minute": rate})).limits().owners;
+    assert_eq!((site.provider.limits().owners, owners(20), owners(1)), (50, 5, 1));
 }
 
 #[tokio::test]
