@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backends::{self, Watch, WatchMetrics},
+    check::Ladder,
     claim::Backend,
     config::Config,
     dispatch::{DispatchMetrics, Dispatcher, Pace, QueueMetrics, Route},
@@ -96,6 +97,12 @@ impl Engine {
     /// What looks for values that were left behind.
     pub fn sweeper(&self) -> Sweeper {
         Sweeper::new(self.store.clone(), self.ledger.clone(), self.dispatch.clone(), self.routes.clone(), self.mark.clone())
+    }
+
+    /// What looks at everything that one name needs; `serving` inside of `serve`, whose DNS server answers the embedded zones.
+    pub fn ladder(&self, serving: bool) -> Ladder {
+        let (store, zones, ledger) = (self.store.clone(), self.zones.clone(), self.ledger.clone());
+        Ladder::new(&self.config, store, zones, ledger, self.dispatch.clone(), self.routes.clone(), serving)
     }
 
     /// Ends the dispatch, writes what is waiting, and closes the store; the lock goes with the last clone.

@@ -255,6 +255,7 @@ impl From<ClientError> for Failure {
             // Nobody here asked for that.
             ClientError::Issue(error @ IssueError::Cancelled) => Self::later(format!("`acmegate serve` was stopped: {error}; try again")),
             ClientError::Issue(error) => error.into(),
+            ClientError::Check(error) => error.into(),
             ClientError::Sweep(error) => error.into(),
             error @ ClientError::Lost(_) => Self::later(error),
             error => Self::failed(error),

@@ -1,6 +1,7 @@
 //! The command line: what may be asked, and the exit code of each answer.
 
 mod check;
+mod config_check;
 mod failure;
 mod issue;
 mod lifecycle;
@@ -67,6 +68,8 @@ enum Command {
     Serve,
     /// Get a certificate: through the running gateway, or on its own
     Issue(issue::IssueArgs),
+    /// Check everything that a certificate for one name needs, and say what to do where something is in the way
+    Check(check::CheckArgs),
     /// Find values that acmegate left behind in DNS, and remove them
     Sweep(sweep::SweepArgs),
     /// Look at the configuration
@@ -97,9 +100,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve => serve::run(load()?),
         Command::Issue(args) => issue::run(&args, load()?),
+        Command::Check(args) => check::run(&args, load()?),
         Command::Sweep(args) => sweep::run(&args, load()?),
         Command::Config(ConfigCommand::Check) => {
-            check::run(config.as_deref(), &load()?);
+            config_check::run(config.as_deref(), &load()?);
             Ok(())
         }
         Command::Config(ConfigCommand::Example) => {

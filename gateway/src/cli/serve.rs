@@ -22,7 +22,7 @@ use crate::{
     config::{Config, TlsFiles},
     doors::{
         acmedns,
-        admin::{self, AdminSocket},
+        admin::{self, AdminSocket, Works},
         webhook,
     },
     engine::Engine,
@@ -133,7 +133,8 @@ impl Serving {
                 web::serve(listener, None, metrics_router.clone(), Limits { drain: LAST_PART, ..limits }, base.stop()),
             );
         }
-        doors.spawn("the admin door", admin::serve(admin_listener, Issuer::new(engine.clone()), engine.sweeper(), limits, doors.stop()));
+        let works = Works { issuer: Issuer::new(engine.clone()), sweeper: engine.sweeper(), ladder: engine.ladder(true) };
+        doors.spawn("the admin door", admin::serve(admin_listener, works, limits, doors.stop()));
         for Door { name, listener, tls, router } in opened {
             doors.spawn(format!("the {name} door"), web::serve(listener, tls, router, limits, doors.stop()));
         }

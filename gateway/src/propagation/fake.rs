@@ -23,20 +23,20 @@ use super::Checker;
 use crate::config::{self, Check, ResolverAddress};
 
 /// A server that answers as its script says, until it is dropped.
-pub(super) struct Fake {
-    pub(super) address: SocketAddr,
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Fake {
     /// Starts a server. `script` gets each query and whether it came over TCP, and gives the messages to send back.
-    pub(super) async fn start(script: impl Fn(&Message, bool) -> Vec<Message> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&Message, bool) -> Vec<Message> + Send + Sync + 'static) -> Self {
         Self::at("127.0.0.1:0".parse().unwrap(), script).await
     }
 
     /// The same at an address; port 0 is any that is free.
-    pub(super) async fn at(address: SocketAddr, script: impl Fn(&Message, bool) -> Vec<Message> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn at(address: SocketAddr, script: impl Fn(&Message, bool) -> Vec<Message> + Send + Sync + 'static) -> Self {
         let (tcp, udp) = loop {
             let tcp = TcpListener::bind(address).await.unwrap();
             if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
@@ -75,7 +75,7 @@ impl Fake {
     }
 
     /// Queries over UDP so far.
-    pub(super) fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
 }
@@ -87,7 +87,7 @@ impl Drop for Fake {
 }
 
 /// An answer to `query` with these TXT values.
-pub(super) fn reply(query: &Message, authoritative: bool, texts: &[&str]) -> Message {
+pub(crate) fn reply(query: &Message, authoritative: bool, texts: &[&str]) -> Message {
     let mut answer = Message::response(query.metadata.id, OpCode::Query);
     answer.metadata.authoritative = authoritative;
     answer.queries.clone_from(&query.queries);
@@ -99,7 +99,7 @@ pub(super) fn reply(query: &Message, authoritative: bool, texts: &[&str]) -> Mes
 
 impl Checker {
     /// A checker with these resolvers, for authoritative servers on this port.
-    pub(super) fn over(resolvers: &[SocketAddr], port: u16) -> Self {
+    pub(crate) fn over(resolvers: &[SocketAddr], port: u16) -> Self {
         let resolvers = resolvers.iter().copied().map(ResolverAddress::Udp).collect();
         let config = config::Propagation { resolvers, ca_file: None, check: Check::Authoritative, timeout: Duration::from_millis(1500) };
         Self { port, ..Self::new(&config) }

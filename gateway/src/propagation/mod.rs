@@ -44,7 +44,7 @@ mod upstream;
 mod walk;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod simulation;
 

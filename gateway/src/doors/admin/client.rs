@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::{SweepLine, socket::SOCKET};
+use super::{CheckLine, SweepLine, socket::SOCKET};
 use crate::{
+    check::{self, CheckError, CheckRequest},
     issuer::{Event, IssueError, IssueRequest, Outcome},
     sweep::{Report, SweepError, SweepRequest},
 };
@@ -49,6 +50,9 @@ pub enum ClientError {
     /// The run ended without a certificate.
     #[error(transparent)]
     Issue(#[from] IssueError),
+    /// The check ended without a report.
+    #[error(transparent)]
+    Check(#[from] CheckError),
     /// The sweep ended without a report.
     #[error(transparent)]
     Sweep(#[from] SweepError),
@@ -85,6 +89,19 @@ impl Client {
             })
         };
         self.post("/v1/issue", request, on_line).await
+    }
+
+    /// Has it check a name. Dropping the future stops the check.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn check(self, request: &CheckRequest) -> Result<check::Report, ClientError> {
+        self.post("/v1/check", request, |line: &[u8]| match serde_json::from_slice(line) {
+            Ok(CheckLine::Report { report }) => Ok(Some(report)),
+            Ok(CheckLine::Error(error)) => Err(error.into()),
+            Err(error) => Err(ClientError::Refused(format!("its answer cannot be read: {error}"))),
+        })
+        .await
     }
 
     /// Has it look for what was left behind, and remove it if that is asked for.

@@ -3,6 +3,9 @@
 //! `POST /v1/issue` takes an [`IssueRequest`] as JSON and answers with lines of JSON, each a [`Line`]: events while the run goes on
 //! (`{"event":…}`), then its end (`{"outcome":…}` or `{"error":…}`). A caller that goes away cancels its run.
 //!
+//! `POST /v1/check` takes a [`CheckRequest`] and answers with one such line (`{"report":…}` or `{"error":…}`) at the top of the ladder. A caller that goes away
+//! has its test value let go.
+//!
 //! `POST /v1/sweep` takes a [`SweepRequest`] and answers with one such line (`{"report":…}` or `{"error":…}`) when the sweep is over.
 
 mod client;
@@ -33,6 +36,7 @@ pub use client::{Client, ClientError};
 pub use socket::{AdminError, AdminSocket};
 
 use crate::{
+    check::{self, CheckError, CheckRequest, Ladder},
     issuer::{Event, IssueError, IssueRequest, Issuer, Outcome, Reporter},
     sweep::{Report, SweepError, SweepRequest, Sweeper},
     web::{self, BodyError, Limits, Listener, read_body},
@@ -68,10 +72,34 @@ enum SweepLine {
     Error(SweepError),
 }
 
+/// The answer to a check.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum CheckLine {
+    /// What was found.
+    Report {
+        /// It.
+        report: check::Report,
+    },
+    /// Why there is no report.
+    Error(CheckError),
+}
+
+/// What the door works with.
+pub struct Works {
+    /// Issues certificates.
+    pub issuer: Issuer,
+    /// Finds leftovers.
+    pub sweeper: Sweeper,
+    /// Checks names.
+    pub ladder: Ladder,
+}
+
 /// Serves the door until `stop`. Then open runs have half of [`Limits::drain`] to end by themselves, and are cancelled; it returns when all have removed
 /// their values.
-pub async fn serve(listener: Listener, issuer: Issuer, sweeper: Sweeper, limits: Limits, stop: CancellationToken) {
-    let runs = Runs { issuer, sweeper, tasks: TaskTracker::new(), cancel: CancellationToken::new() };
+pub async fn serve(listener: Listener, works: Works, limits: Limits, stop: CancellationToken) {
+    let Works { issuer, sweeper, ladder } = works;
+    let runs = Runs { issuer, sweeper, ladder, tasks: TaskTracker::new(), cancel: CancellationToken::new() };
     let end_runs = async {
         stop.cancelled().await;
         runs.tasks.close();
@@ -90,12 +118,13 @@ pub async fn serve(listener: Listener, issuer: Issuer, sweeper: Sweeper, limits:
 struct Runs {
     issuer: Issuer,
     sweeper: Sweeper,
+    ladder: Ladder,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
 
 fn router(runs: Runs) -> Router {
-    Router::new().route("/v1/issue", post(issue)).route("/v1/sweep", post(sweep)).with_state(runs)
+    Router::new().route("/v1/issue", post(issue)).route("/v1/check", post(climb)).route("/v1/sweep", post(sweep)).with_state(runs)
 }
 
 async fn issue(State(runs): State<Runs>, request: Request) -> Response {
@@ -108,6 +137,30 @@ async fn issue(State(runs): State<Runs>, request: Request) -> Response {
         Some((Ok::<_, Infallible>(line), answer))
     });
     lines(answer)
+}
+
+async fn climb(State(runs): State<Runs>, request: Request) -> Response {
+    let request: CheckRequest = match read_request(request, "a request for a check").await {
+        Ok(request) => request,
+        Err(refusal) => return *refusal,
+    };
+    let (sender, end) = oneshot::channel();
+    let cancel = runs.cancel.child_token();
+    // Held by the answer: a caller that goes away stops the check, which lets its test value go before it ends.
+    let guard = cancel.clone().drop_guard();
+    runs.tasks.spawn(async move {
+        // Nobody listens any more if the caller has gone.
+        let _ = sender.send(Box::pin(runs.ladder.climb(&request, &cancel)).await);
+    });
+    lines(stream::once(async move {
+        let line = match end.await {
+            Ok(Ok(report)) => CheckLine::Report { report },
+            Ok(Err(error)) => CheckLine::Error(error),
+            Err(_) => CheckLine::Error(CheckError::Stopped),
+        };
+        drop(guard);
+        Ok(bytes(&line))
+    }))
 }
 
 async fn sweep(State(runs): State<Runs>, request: Request) -> Response {

@@ -6,7 +6,7 @@ use tokio::{io::AsyncReadExt, net::TcpListener, task::JoinHandle};
 
 use super::*;
 use crate::{
-    config::{Config, Directory},
+    config::{Config, Directory, ResolverAddress},
     engine::Engine,
     issuer::KeyType,
 };
@@ -27,11 +27,14 @@ impl House {
         let folder = tempfile::tempdir().expect("folder");
         let mut config = Config::embedded().expect("valid");
         config.data = folder.path().to_owned();
+        // Nobody outside of this machine is asked for anything.
+        config.propagation.resolvers = vec![ResolverAddress::Udp(([127, 0, 0, 1], 1).into())];
+        config.issuer.directories.clear();
         let engine = Engine::open(Arc::new(config), &mut Registry::default()).expect("open");
         let (socket, listener) = AdminSocket::bind(&engine.folder).expect("bound");
         let stop = CancellationToken::new();
         let limits = Limits { drain: Duration::from_secs(2), ..Limits::default() };
-        let serving = tokio::spawn(serve(listener, Issuer::new(engine.clone()), engine.sweeper(), limits, stop.clone()));
+        let serving = tokio::spawn(serve(listener, works(&engine), limits, stop.clone()));
         Self { folder, engine, stop, serving, _socket: socket }
     }
 
@@ -44,6 +47,10 @@ impl House {
         self.serving.await.expect("no panic");
         self.engine.close().await;
     }
+}
+
+fn works(engine: &Engine) -> Works {
+    Works { issuer: Issuer::new(engine.clone()), sweeper: engine.sweeper(), ladder: engine.ladder(true) }
 }
 
 fn request(name: &str, url: &str) -> IssueRequest {
@@ -93,6 +100,7 @@ async fn what_is_no_request_is_refused() {
     let runs = Runs {
         issuer: Issuer::new(house.engine.clone()),
         sweeper: house.engine.sweeper(),
+        ladder: house.engine.ladder(true),
         tasks: TaskTracker::new(),
         cancel: CancellationToken::new(),
     };
@@ -123,5 +131,36 @@ async fn a_sweep_comes_back_with_its_report_or_says_why_not() {
     let unknown = SweepRequest { apply: true, backend: Some("corp".to_owned()) };
     let error = house.client().await.sweep(&unknown).await.expect_err("no such backend");
     assert_eq!(error.to_string(), "no backend is named \"corp\"; the configuration has: none");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_check_comes_back_with_its_report_or_says_why_not() {
+    let house = House::open().await;
+    let bad = CheckRequest { name: "localhost".to_owned(), write: false };
+    let error = house.client().await.check(&bad).await.expect_err("no name");
+    assert!(matches!(error, ClientError::Check(CheckError::BadName { .. })), "{error}");
+    let request = CheckRequest { name: "www.example.test".to_owned(), write: true };
+    let report = house.client().await.check(&request).await.expect("a report");
+    assert_eq!((report.challenge.as_str(), report.rungs.len()), ("_acme-challenge.www.example.test", 12));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn an_open_check_ends_with_the_door() {
+    let house = House::open().await;
+    let runs = Runs {
+        issuer: Issuer::new(house.engine.clone()),
+        sweeper: house.engine.sweeper(),
+        ladder: house.engine.ladder(true),
+        tasks: TaskTracker::new(),
+        cancel: CancellationToken::new(),
+    };
+    runs.cancel.cancel();
+    let body = serde_json::to_vec(&CheckRequest { name: "www.example.test".to_owned(), write: true }).expect("JSON");
+    let request = Request::post("/v1/check").body(Body::from(body)).expect("request");
+    let answer = climb(State(runs), request).await.into_body();
+    let line = axum::body::to_bytes(answer, MAX_REQUEST).await.expect("a line");
+    assert!(matches!(serde_json::from_slice(&line), Ok(CheckLine::Error(CheckError::Stopped))), "{line:?}");
     house.close().await;
 }

@@ -1,9 +1,9 @@
-//! What each server of a zone says, one question over UDP and one over TCP each.
+//! What each server of a zone says: one question over UDP and the same over TCP, and which state of the zone it has.
 
 use std::time::Duration;
 
 use authdns::Name;
-use futures_util::future::{join, join_all};
+use futures_util::future::{join_all, join3};
 use hickory_proto::{
     op::{Message, ResponseCode},
     rr::{RData, RecordType},
@@ -35,6 +35,8 @@ pub struct Spoken {
     pub tcp: bool,
     /// True if this machine has no route to it, so that the rest says nothing about it.
     pub unroutable: bool,
+    /// The serial in the SOA record of the zone; `None` if it does not give one with authority.
+    pub serial: Option<u32>,
     /// The TXT values at the name.
     pub values: Vec<String>,
     /// How long it took.
@@ -62,23 +64,33 @@ impl Spoken {
 
 /// Asks every address of every server for the TXT values at `owner`, side by side. In the order of the delegation.
 pub async fn servers(delegation: &Delegation, owner: &Name) -> Vec<Spoken> {
-    join_all(delegation.servers.iter().map(|server| spoken(server, owner))).await
+    join_all(delegation.servers.iter().map(|server| spoken(server, &delegation.zone, owner))).await
 }
 
-async fn spoken(server: &Server, owner: &Name) -> Spoken {
+async fn spoken(server: &Server, zone: &Name, owner: &Name) -> Spoken {
     let question = Question::direct(owner, RecordType::TXT);
     let start = Instant::now();
     let over_udp = async {
         let answer = exchange(server.address, &question, PATIENCE).await;
         (answer, if start.elapsed() <= QUICK { Speed::Quick } else { Speed::Slow })
     };
-    let ((answer, speed), over_tcp) = join(over_udp, exchange_tcp(server.address, &question, PATIENCE)).await;
+    let soa = Question::direct(zone, RecordType::SOA);
+    let ((answer, speed), over_tcp, soa) =
+        join3(over_udp, exchange_tcp(server.address, &question, PATIENCE), exchange(server.address, &soa, PATIENCE)).await;
+    let serial = soa.ok().filter(|answer| answer.metadata.authoritative).and_then(|answer| serial(&answer, zone));
     let unroutable = matches!(answer, Err(ExchangeError::Unroutable));
     let (server, tcp) = (server.to_string(), over_tcp.is_ok());
     match answer {
-        Err(error) => {
-            Spoken { server, answer: error.to_string(), authority: false, tcp, unroutable, values: Vec::new(), speed: Speed::Silent }
-        }
+        Err(error) => Spoken {
+            server,
+            answer: error.to_string(),
+            authority: false,
+            tcp,
+            unroutable,
+            serial,
+            values: Vec::new(),
+            speed: Speed::Silent,
+        },
         Ok(message) => {
             let answer = match message.metadata.response_code {
                 ResponseCode::NoError => "NOERROR".into(),
@@ -86,9 +98,18 @@ async fn spoken(server: &Server, owner: &Name) -> Spoken {
                 code => rcode_name(code),
             };
             let values = values(&message, owner);
-            Spoken { server, answer, authority: message.metadata.authoritative, tcp, unroutable, values, speed }
+            Spoken { server, answer, authority: message.metadata.authoritative, tcp, unroutable, serial, values, speed }
         }
     }
+}
+
+fn serial(message: &Message, zone: &Name) -> Option<u32> {
+    let own = message.answers.iter().filter(|record| to_name(&record.name).as_ref() == Some(zone));
+    own.filter_map(|record| match &record.data {
+        RData::SOA(soa) => Some(soa.serial),
+        _ => None,
+    })
+    .next()
 }
 
 fn values(message: &Message, owner: &Name) -> Vec<String> {
@@ -107,6 +128,8 @@ fn values(message: &Message, owner: &Name) -> Vec<String> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use hickory_proto::rr::{Record, rdata};
+
     use super::{
         super::super::{
             Source,
@@ -118,7 +141,18 @@ mod tests {
     #[tokio::test]
     async fn each_server_says_what_it_has() {
         let name: Name = "_acme-challenge.zone.test".parse().unwrap();
-        let good = Fake::start(|query, _| vec![reply(query, true, &["b", "a"])]).await;
+        let good = Fake::start(|query, _| {
+            let asked = &query.queries[0];
+            if asked.query_type != RecordType::SOA {
+                return vec![reply(query, true, &["b", "a"])];
+            }
+            let mut answer = reply(query, true, &[]);
+            let server = || "ns0.zone.test.".parse().unwrap();
+            let soa = rdata::SOA::new(server(), server(), 7, 60, 60, 60, 60);
+            answer.answers.push(Record::from_rdata(asked.name.clone(), 60, RData::SOA(soa)));
+            vec![answer]
+        })
+        .await;
         let refusing = Fake::start(|query, _| {
             let mut answer = reply(query, false, &[]);
             answer.metadata.response_code = ResponseCode::Refused;
@@ -139,7 +173,7 @@ mod tests {
         };
         let said = servers(&delegation, &name).await;
         assert_eq!(said.iter().map(Spoken::serves).collect::<Vec<_>>(), [true, false, false]);
-        assert_eq!((said[0].values.join(" "), said[0].tcp), ("a b".to_owned(), true));
+        assert_eq!((said[0].values.join(" "), said[0].tcp, said[0].serial), ("a b".to_owned(), true, Some(7)));
         assert_eq!((said[1].answer.as_str(), said[1].authority), ("REFUSED", false));
         assert!(said[2].answer.contains("nothing listens there") && !said[2].tcp && said[2].speed == Speed::Silent, "{:?}", said[2]);
         let json = serde_json::to_string(&said).unwrap();

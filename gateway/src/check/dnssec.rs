@@ -1,0 +1,66 @@
+//! Does DNSSEC stand in the way, in the zone of the challenge name or in that of its value?
+
+use std::collections::BTreeSet;
+
+use authdns::Name;
+use futures_util::future::join_all;
+
+use super::report::{Outcome, Rung, RungId};
+use crate::propagation::{
+    Resolver,
+    diagnose::{self, Dnssec, Security},
+};
+
+const ID: RungId = RungId::Dnssec;
+
+/// Looks at each of these zones; the worst of them counts.
+pub(super) async fn climb(resolver: &Resolver, zones: &BTreeSet<Name>) -> Rung {
+    if zones.is_empty() {
+        return Rung::skipped(ID, "the zone of the name is not known");
+    }
+    let found = join_all(zones.iter().map(|zone| async move {
+        match diagnose::dnssec(resolver, zone).await {
+            Ok(found) => judge(&found),
+            Err(error) => Rung::warning(
+                ID,
+                format!("{} could not be looked at: {error}", zone.to_relative_string()),
+                "see to the resolvers under propagation.resolvers, or to the servers of the zone",
+            ),
+        }
+    }))
+    .await;
+    let evidence: Vec<String> = found.iter().flat_map(|rung| rung.evidence.iter().cloned()).collect();
+    let summary = found.iter().map(|rung| rung.summary.as_str()).collect::<Vec<_>>().join("; ");
+    let worst = found.into_iter().max_by_key(|rung| rung.outcome);
+    match worst {
+        Some(worst) if worst.outcome > Outcome::Ok => worst.because(evidence),
+        _ => Rung::ok(ID, summary).because(evidence),
+    }
+}
+
+fn judge(found: &Dnssec) -> Rung {
+    let zone = found.zone.to_relative_string();
+    let has = |there: bool| if there { "has" } else { "has no" };
+    let mut evidence = vec![format!("{zone}: the parent {} DS records, the zone {} DNSKEY records", has(found.ds), has(found.dnskey))];
+    evidence.extend(found.faults.iter().map(|fault| format!("{zone}: {fault}")));
+    let advice = found.advice();
+    let rung = match found.security {
+        Security::Secure => Rung::ok(ID, format!("{zone} validates")),
+        Security::Insecure => {
+            evidence.extend(advice);
+            Rung::ok(ID, format!("{zone} is not signed for the world, so that nobody validates it"))
+        }
+        Security::Unvalidated => {
+            Rung::ok(ID, format!("{zone} is signed, its keys fit and its signatures are in date; the resolvers do not validate"))
+        }
+        Security::Bogus => Rung::failed(
+            ID,
+            format!("{zone} does not validate: CAs get no answer"),
+            "sign the zone anew, and compare the DS records at the registrar with its keys; to get on at once, remove those DS records",
+        ),
+        Security::Unresolvable => {
+            Rung::failed(ID, format!("{zone} does not resolve, validated or not"), "mend its delegation and its servers first")
+        }
+    };
+    rung.because(evidence)
+}
