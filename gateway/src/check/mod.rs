@@ -96,6 +96,9 @@ impl Ladder {
         let looked = cancel.run_until_cancelled(Box::pin(self.look(&subject))).await.ok_or(CheckError::Stopped)?;
         let written = match (&looked.lane, &looked.owner) {
             _ if !request.write => Written::skipped("--write was not given"),
+            (Some(lane), _) if self.route(lane).is_some_and(|route| !route.provider.limits().removes) => {
+                Written::skipped("this DNS cannot remove values: a test value would stay, and push another one out")
+            }
             (Some(lane), Some(owner)) if looked.credential.outcome != Outcome::Failed && looked.allowed.outcome != Outcome::Failed => {
                 Box::pin(self.written(lane, owner, looked.servers.zone.as_ref(), cancel)).await
             }

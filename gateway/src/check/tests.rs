@@ -15,7 +15,7 @@ use hickory_proto::{
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use providers::{
-    Calls, Change, Error, Listing, Provider, Receipt, TxtSet, Zone,
+    Calls, Change, Error, Limits, Listing, Provider, Receipt, TxtSet, Zone,
     zones::{Delegations, Finder},
 };
 use tempfile::TempDir;
@@ -43,10 +43,16 @@ struct Cloud {
     /// What a try of the credential says, if it does not work.
     refused: Option<Error>,
     wrote: Notify,
+    /// Values cannot be removed.
+    keeps: bool,
 }
 
 #[async_trait]
 impl Provider for Cloud {
+    fn limits(&self) -> Limits {
+        Limits { values: 2, poll: Duration::from_millis(1), removes: !self.keeps, ..Limits::default() }
+    }
+
     async fn zones(&self, _: Option<&Name>) -> Result<Listing, Error> {
         let zone = Zone { id: "1".to_owned(), name: name("example.test"), nameservers: BTreeSet::new() };
         Ok(Listing { zones: vec![zone], complete: true })
@@ -323,6 +329,23 @@ async fn a_refused_credential_stops_what_stands_on_it() {
         (Outcome::Failed, Outcome::Ok),
         "the rest is looked at all the same"
     );
+}
+
+#[tokio::test]
+async fn a_full_name_is_said_and_what_cannot_be_removed_is_not_written() {
+    for (keeps, allowed) in [(false, Outcome::Warning), (true, Outcome::Ok)] {
+        let world = World::start(Known::default(), Some(Cloud { keeps, ..Cloud::default() })).await;
+        let values = BTreeSet::from(["one".to_owned(), "two".to_owned()]);
+        world.cloud.records.lock().insert(name(CHALLENGE), values.clone());
+        let report = world.climb("www.example.test", keeps).await;
+        assert_eq!(
+            (rung(&report, RungId::Allowed).outcome, rung(&report, RungId::Write).outcome),
+            (allowed, Outcome::Skipped),
+            "{report:?}"
+        );
+        assert_eq!(rung(&report, RungId::Write).summary.contains("cannot remove values"), keeps);
+        assert_eq!(world.cloud.records.lock().get(&name(CHALLENGE)), Some(&values));
+    }
 }
 
 #[tokio::test]

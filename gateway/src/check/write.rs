@@ -154,9 +154,6 @@ impl Ladder {
             false => "start `acmegate serve`, or run `acmegate sweep --apply`: either removes it",
         };
         if let Some(route) = self.route(lane) {
-            if !route.provider.limits().removes {
-                return Rung::skipped(ID, format!("{} cannot remove values: it goes when newer ones push it out", route.name));
-            }
             let deadline = Instant::now() + REMOVAL;
             loop {
                 let stands = backend::values(route, lane, owner).await.map(|values| values.iter().any(|one| one == value));
