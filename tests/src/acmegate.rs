@@ -283,6 +283,14 @@ impl Acmegate {
         run("acmegate", self.command(arguments), LIMIT).await
     }
 
+    /// Starts `acmegate ARGUMENTS… --config FILE` and waits for nothing: for tests of its being stopped.
+    ///
+    /// # Panics
+    /// When the program cannot be started at all.
+    pub fn spawn(&self, arguments: &[&str]) -> Process {
+        Process::spawn("acmegate", self.command(arguments))
+    }
+
     /// `acmegate issue NAMES…` from the directory `testca`, to be told more and run.
     pub fn issue(&self, names: &[&str]) -> Issue<'_> {
         let mut arguments = vec!["issue".to_owned()];

@@ -1,7 +1,7 @@
 //! `acmegate check`, the ladder of 3 a.m., against a real BIND with keys, a real resolver and a real authority.
 //!
 //! ```text
-//!   BIND: .  example.test ──delegates corp, half, wrong──▶ BIND with TSIG keys (backends `corp` and `broken`)
+//!   BIND: .  example.test ──delegates corp, half, stale, wrong──▶ BIND with TSIG keys (backends `corp` and `broken`)
 //!         gateway.test    ──delegates auth───────────────▶ acmegate
 //! ```
 
@@ -14,6 +14,7 @@ use acmegate_tests::{
     silent::Silent,
     temporary_folder,
     updates::{TsigKey, Updates},
+    wait::{LIMIT, until},
     world::{World, target},
     write,
 };
@@ -26,6 +27,7 @@ const CORP: &str = "www.corp.example.test";
 struct House {
     world: World,
     corp: Bind,
+    _stale: Bind,
     _silent: Silent,
     _keys: TempDir,
     secrets: Vec<String>,
@@ -38,13 +40,19 @@ impl House {
         let right = TsigKey::new("acmegate", "hmac-sha256");
         let wrong = TsigKey { secret: TsigKey::new("somebody-else", "hmac-sha256").secret, ..right.clone() };
         let half = format!("half.example.test. NS ns2.half.example.test.\nns2.half.example.test. A {}\n", silent.address().ip());
+        let stale_address = Address::reserve();
+        let two = format!("stale.example.test. NS ns2.stale.example.test.\nns2.stale.example.test. A {}\n", stale_address.ip());
+        let stale = bind::zone("stale.example.test", &address) + &two;
         let zones = [
+            ("stale.example.test", stale.clone()),
             ("corp.example.test", bind::zone("corp.example.test", &address)),
             ("half.example.test", bind::zone("half.example.test", &address) + &half),
             ("wrong.example.test", bind::zone("wrong.example.test", &address)),
         ];
         let server = address.dns();
         let corp = Bind::start_signed(address, &zones, &Updates { keys: vec![right.clone()], ..Updates::default() }).await;
+
+        let second = Bind::start(stale_address, &[("stale.example.test", stale)]).await;
 
         let backend = |name: &str, key: &TsigKey, zones: &str| {
             let file = keys.path().join(name);
@@ -54,10 +62,14 @@ impl House {
                 key.name
             )
         };
-        let backends = backend("corp", &right, "corp.example.test, half.example.test") + &backend("broken", &wrong, "wrong.example.test");
+        let backends = backend("corp", &right, "corp.example.test, half.example.test, stale.example.test")
+            + &backend("broken", &wrong, "wrong.example.test");
         let mut builder = World::builder()
             .config(move |config: Config| config.section("backends", &backends))
             .record(&half)
+            .record(&two)
+            .record("stale.example.test. NS ns.stale.example.test.")
+            .record(&format!("ns.stale.example.test. A {ip}"))
             .record("half.example.test. NS ns.half.example.test.")
             .record(&format!("ns.half.example.test. A {ip}"))
             .record("www.forbidden 60 CAA 0 issue \"another-ca.test\"")
@@ -71,7 +83,7 @@ impl House {
         }
         let builder = if serve { builder } else { builder.without_serve() };
         let secrets = vec![right.secret, wrong.secret];
-        Self { world: builder.start().await, corp, _silent: silent, _keys: keys, secrets }
+        Self { world: builder.start().await, corp, _stale: second, _silent: silent, _keys: keys, secrets }
     }
 
     /// Runs a check; no secret is ever in what it says.
@@ -183,6 +195,34 @@ async fn without_serve_it_runs_alone_and_says_that_its_own_zones_are_not_answere
     let own = house.report(1, &["www.example.test", "--write"]).await;
     says(rung(&own, "servers", "failed"), "next", "start `acmegate serve`");
     rung(&own, "seen", "failed");
+}
+
+/// The second server of the zone never hears of a change.
+#[tokio::test]
+async fn a_server_that_lags_behind_is_named_and_the_value_taken_back() {
+    let house = House::start(true).await;
+    let report = house.report(1, &["www.stale.example.test", "--write"]).await;
+    rung(&report, "write", "ok");
+    let seen = rung(&report, "seen", "failed");
+    says(seen, "evidence", "ns.stale.example.test");
+    let lacks =
+        |line: &Value| line.as_str().is_some_and(|line| line.starts_with("ns2.stale.") && line.ends_with("does not answer the value"));
+    assert!(seen["evidence"].as_array().is_some_and(|lines| lines.iter().any(lacks)), "{seen:#}");
+    rung(&report, "removed", "ok");
+    assert!(dns::txt(house.corp.dns(), "_acme-challenge.www.stale.example.test").await.is_empty());
+}
+
+/// The value is waited for until the signal comes.
+#[tokio::test]
+async fn a_check_that_is_stopped_takes_its_value_back() {
+    let house = House::start(false).await;
+    let owner = "_acme-challenge.www.stale.example.test";
+    let check = house.world.acmegate.spawn(&["check", "www.stale.example.test", "--write"]);
+    let stands = || async { if dns::txt(house.corp.dns(), owner).await.is_empty() { Err("no value") } else { Ok(()) } };
+    until("the test value at the first server", stands).await;
+    check.terminate();
+    check.output(LIMIT).await.exited(75).says("the check was stopped before its end");
+    assert!(dns::txt(house.corp.dns(), owner).await.is_empty());
 }
 
 #[tokio::test]

@@ -91,7 +91,9 @@ impl Ladder {
                 format!("no zone that acmegate can write encloses {name}"),
                 format!("let the credential of a backend see its zone and name it under zones; or {}", self.record(subject)),
             ),
-            Err(error) => Rung::failed(ID, format!("no backend is known to serve {name}: {error}"), next_of(error)),
+            Err(error) => {
+                Rung::failed(ID, format!("no backend is known to serve {name}, and not every one could be asked"), next_of(error))
+            }
         };
         Chosen { rung: rung.because(evidence), lane: chosen.ok().flatten(), unasked: unasked.into_iter().cloned().collect() }
     }
@@ -146,7 +148,7 @@ impl Ladder {
             .because(listed(&values)),
             Ok(values) => {
                 let summary = format!(
-                    "{name} can be read in the zone {zone} ({} TXT values stand there); --write shows whether it can be written",
+                    "{name} can be read in the zone {zone} (TXT values there: {}); --write shows whether it can be written",
                     values.len()
                 );
                 Rung::ok(ID, summary).because(listed(&values))

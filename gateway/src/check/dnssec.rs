@@ -64,3 +64,34 @@ fn judge(found: &Dnssec) -> Rung {
     };
     rung.because(evidence)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_is_said_with_what_says_so() {
+        for (ds, dnskey, security, outcome, said) in [
+            (true, true, Security::Secure, Outcome::Ok, "validates"),
+            (false, false, Security::Insecure, Outcome::Ok, "nobody validates it"),
+            (true, true, Security::Unvalidated, Outcome::Ok, "the resolvers do not validate"),
+            (true, true, Security::Bogus, Outcome::Failed, "does not validate: CAs get no answer"),
+            (true, false, Security::Unresolvable, Outcome::Failed, "does not resolve"),
+        ] {
+            let zone = "example.test".parse().expect("a name");
+            let faults = if security == Security::Bogus { vec!["the signatures of its SOA record ended".to_owned()] } else { Vec::new() };
+            let rung = judge(&Dnssec { zone, ds, dnskey, faults: faults.clone(), security });
+            assert!(rung.outcome == outcome && rung.summary.contains(said), "{rung:?}");
+            assert_eq!(rung.next.is_some(), outcome == Outcome::Failed);
+            assert_eq!(rung.evidence.len(), 1 + faults.len(), "{rung:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_zone_or_a_resolver_it_says_so() {
+        let resolver = Resolver::new(Vec::new());
+        assert_eq!(climb(&resolver, &BTreeSet::new()).await.outcome, Outcome::Skipped);
+        let rung = climb(&resolver, &BTreeSet::from(["example.test".parse().expect("a name")])).await;
+        assert!(rung.outcome == Outcome::Warning && rung.summary.contains("there are no resolvers"), "{rung:?}");
+    }
+}

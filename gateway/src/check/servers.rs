@@ -146,7 +146,6 @@ fn delegated(found: &Delegation, lane: Option<&Lane>, owner: &Name, world: &Resu
         Some(own) => evidence.push(format!("{zone} itself names {}", list(own))),
         None => evidence.push(format!("{zone} itself was not asked, or does not answer")),
     }
-    evidence.extend(cut.servers.iter().map(|server| format!("address {server}")));
     let deeper = lane.zip(world.as_ref().ok()).filter(|(lane, world)| **world != lane.zone && world.is_within(&lane.zone));
     let rung = match deeper {
         Some((lane, world)) => {

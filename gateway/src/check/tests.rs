@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::{
     config::Check,
-    dispatch::{Blind, Pace},
+    dispatch::{Blind, Pace, Sight},
     ledger::EmbeddedZones,
     propagation::fake::{Fake, reply},
     store::{SqliteStore, StoreMetrics},
@@ -116,6 +116,11 @@ struct World {
 
 impl World {
     async fn start(known: Known, cloud: Option<Cloud>) -> Self {
+        Self::with(known, cloud, Arc::new(Blind)).await
+    }
+
+    /// With a dispatcher that sees values, or does not.
+    async fn with(known: Known, cloud: Option<Cloud>, sight: Arc<dyn Sight>) -> Self {
         let routed = cloud.is_some();
         let cloud = Arc::new(cloud.unwrap_or_default());
         let server = Fake::at(SocketAddr::new(SERVER.into(), 0), {
@@ -153,7 +158,9 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(store);
         let finder = Finder::new(cloud.clone(), Vec::new(), Arc::new(Undelegated));
         let routes = if routed { vec![Route { name: "corp".into(), provider: cloud.clone(), finder }] } else { Vec::new() };
-        let dispatch = Dispatcher::new(store.clone(), routes.clone(), Arc::new(Blind), Pace::default(), CancellationToken::new());
+        // A failed attempt would be repeated in an hour.
+        let pace = Pace { first: Duration::from_secs(3600), longest: Duration::from_secs(3600), ..Pace::default() };
+        let dispatch = Dispatcher::new(store.clone(), routes.clone(), sight, pace, CancellationToken::new());
         let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
         let propagation =
             Propagation { resolvers: Vec::new(), ca_file: None, check: Check::Authoritative, timeout: Duration::from_millis(100) };
@@ -277,6 +284,46 @@ async fn a_value_that_no_server_answers_is_taken_back_and_said() {
     assert_eq!(world.values(), 0);
 }
 
+/// Sees nothing.
+struct Sightless;
+
+#[async_trait]
+impl Sight for Sightless {
+    async fn wait(
+        &self,
+        _: &Lane,
+        _: &BTreeMap<Name, BTreeSet<String>>,
+        _: &(dyn for<'a> Fn(&'a Name) + Send + Sync),
+    ) -> Result<(), String> {
+        Err("fog".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_was_taken_and_is_not_seen_is_no_refusal() {
+    let cloud = Cloud { stuck: true.into(), ..Cloud::default() };
+    let world = World::with(Known::default(), Some(cloud), Arc::new(Sightless)).await;
+    let report = world.climb("www.example.test", true).await;
+    let seen = rung(&report, RungId::Seen);
+    assert_eq!((rung(&report, RungId::Write).outcome, seen.outcome), (Outcome::Ok, Outcome::Failed), "{}", report.text(false));
+    assert!(seen.summary.contains("fog") && seen.evidence[0].ends_with("does not answer the value"), "{seen:?}");
+    assert_eq!((rung(&report, RungId::Removed).outcome, world.values()), (Outcome::Ok, 0));
+}
+
+#[tokio::test]
+async fn servers_that_the_configuration_leaves_alone_are_left_alone() {
+    let mut world = World::start(Known::default(), Some(Cloud::default())).await;
+    world.ladder.checks = vec![("corp".into(), Check::Recursive)];
+    let report = world.climb("www.example.test", true).await;
+    for id in [RungId::Delegation, RungId::Servers] {
+        let rung = rung(&report, id);
+        assert!(rung.outcome == Outcome::Skipped && rung.summary.contains("not to ask"), "{rung:?}");
+    }
+    let seen = rung(&report, RungId::Seen);
+    assert!(seen.outcome == Outcome::Ok && seen.summary.contains("recursive"), "{seen:?}");
+    assert_eq!(world.values(), 0);
+}
+
 #[tokio::test]
 async fn a_check_that_is_stopped_lets_its_value_go() {
     let cloud = Cloud { stuck: true.into(), ..Cloud::default() };
@@ -289,12 +336,9 @@ async fn a_check_that_is_stopped_lets_its_value_go() {
         assert_eq!(world.values(), 1);
         cancel.cancel();
     };
-    let mut rounds = world.dispatch.rounds();
     let (report, ()) = tokio::join!(world.ladder.climb(&request, &cancel), stop);
     assert_eq!(report, Err(CheckError::Stopped));
-    while world.values() > 0 {
-        rounds.changed().await.unwrap();
-    }
+    assert_eq!(world.values(), 0, "its removal was waited for");
 }
 
 #[tokio::test]

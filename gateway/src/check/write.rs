@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use authdns::Name;
 use data_encoding::BASE64URL_NOPAD;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -24,12 +24,12 @@ use crate::{
 
 /// How long a test value outlives a crash.
 const LIFETIME: Duration = Duration::from_secs(600);
-/// How long a backend may take with all that comes before its servers are asked: its calls, and its limits.
-const DISPATCH: Duration = Duration::from_secs(60);
 /// Between two looks at the servers.
 const APART: Duration = Duration::from_secs(1);
 /// How long a released value may take to be removed and to leave every server.
 const REMOVAL: Duration = Duration::from_secs(60);
+/// How long its removal is waited for when a check is stopped.
+const SOON: Duration = Duration::from_secs(5);
 
 /// The three rungs.
 pub(super) struct Written {
@@ -73,11 +73,12 @@ impl Ladder {
                 format!("the test value could not be let go: {error}"),
                 format!("none, if it is gone within {} minutes: it ends by itself; else `acmegate sweep --apply`", LIFETIME.as_secs() / 60),
             ),
-            Ok(()) if !write.holds() => Rung::skipped(RungId::Removed, "no value was taken; what may have been is let go"),
-            Ok(()) => match cancel.run_until_cancelled(self.gone(&test, lane, owner, zone)).await {
-                Some(rung) => rung,
-                None => Rung::skipped(RungId::Removed, "stopped; the value is let go, and its removal goes on"),
-            },
+            Ok(()) if !write.holds() => {
+                // What was not taken may stand all the same: an answer can be lost, and a check be stopped at any instant.
+                let _ = self.let_go(&test, lane, owner, SOON).await;
+                Rung::skipped(RungId::Removed, "no value was taken; what may have been is let go")
+            }
+            Ok(()) => self.gone(&test, lane, owner, zone, cancel).await,
         };
         Written { write, seen, removed }
     }
@@ -85,7 +86,7 @@ impl Ladder {
     async fn put(&self, test: &TestValue, lane: &Lane, owner: &Name) -> Put {
         let request =
             Request { holder: test.holder.clone(), owner: owner.clone(), value: test.value.clone(), lifetime: Some(LIFETIME), keep: None };
-        let Err(error) = self.ledger.claim_within(vec![request], self.propagation.timeout + DISPATCH).await else { return Put::Taken };
+        let Err(error) = self.ledger.claim_within(vec![request], self.propagation.timeout).await else { return Put::Taken };
         // The DNS may have taken it, and only its servers lag behind.
         let stands = match self.route(lane) {
             Some(route) => {
@@ -135,7 +136,7 @@ impl Ladder {
         let seeing = said.iter().filter(|one| one.serves() && has(one, value)).count();
         let rung = match (serving, seeing) {
             (0, _) => Rung::failed(ID, "no server serves the zone", "see the rung `servers`"),
-            (_, _) if seeing == serving => Rung::ok(ID, format!("all of {serving} addresses that serve the zone answer the value")),
+            (_, _) if seeing == serving => Rung::ok(ID, "every address that serves the zone answers the value"),
             _ => Rung::failed(
                 ID,
                 format!("only {seeing} of {serving} addresses answered the value within {} s", self.propagation.timeout.as_secs()),
@@ -146,31 +147,20 @@ impl Ladder {
     }
 
     /// Asks until neither the provider nor any server has the value any more.
-    async fn gone(&self, test: &TestValue, lane: &Lane, owner: &Name, zone: Option<&Delegation>) -> Rung {
+    async fn gone(&self, test: &TestValue, lane: &Lane, owner: &Name, zone: Option<&Delegation>, cancel: &CancellationToken) -> Rung {
         const ID: RungId = RungId::Removed;
-        let value = test.value.as_str();
-        let next = match self.serving {
-            true => "nothing: `acmegate serve` goes on removing it; `acmegate sweep` shows what stands",
-            false => "start `acmegate serve`, or run `acmegate sweep --apply`: either removes it",
-        };
-        if let Some(route) = self.route(lane) {
-            let deadline = Instant::now() + REMOVAL;
-            loop {
-                let stands = backend::values(route, lane, owner).await.map(|values| values.iter().any(|one| one == value));
-                let why = match stands {
-                    Ok(false) => break,
-                    Ok(true) => "it still has it".to_owned(),
-                    Err(error) => error.to_string(),
-                };
-                if Instant::now() >= deadline {
-                    let summary = format!("{} has not removed the test value within {} s: {why}", route.name, REMOVAL.as_secs());
-                    return Rung::failed(ID, summary, next);
-                }
-                sleep(APART).await;
-            }
+        if let Err(why) = self.let_go(test, lane, owner, if cancel.is_cancelled() { SOON } else { REMOVAL }).await {
+            let next = match self.serving {
+                true => "nothing: `acmegate serve` goes on removing it; `acmegate sweep` shows what stands",
+                false => "start `acmegate serve`, or run `acmegate sweep --apply`: either removes it",
+            };
+            return Rung::failed(ID, format!("the test value is not removed yet: {why}"), next);
         }
         let Some(zone) = zone else { return Rung::ok(ID, "the test value is removed; the zone's servers were not asked") };
-        let said = self.ask(zone, owner, REMOVAL, |one| !has(one, &test.value)).await;
+        let asked = cancel.run_until_cancelled(self.ask(zone, owner, REMOVAL, |one| !has(one, &test.value))).await;
+        let Some(said) = asked else {
+            return Rung::skipped(ID, "stopped; the test value is removed, and the servers were not asked to the end");
+        };
         let left = said.iter().filter(|one| has(one, &test.value)).count();
         let evidence = said.iter().map(|one| line(one, &test.value)).collect();
         let rung = match left {
@@ -182,6 +172,26 @@ impl Ladder {
             ),
         };
         rung.because(evidence)
+    }
+
+    /// Waits until the ledger has forgotten the value, which it does once the DNS says that it is gone.
+    async fn let_go(&self, test: &TestValue, lane: &Lane, owner: &Name, patience: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + patience;
+        let mut rounds = self.dispatch.rounds();
+        loop {
+            let left = self.store.claimed(vec![(owner.clone(), test.value.clone())]).await.map_err(|error| error.to_string())?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if timeout_at(deadline, rounds.changed()).await.is_err() {
+                break;
+            }
+        }
+        let Some(route) = self.route(lane) else { return Err(format!("the ledger has it after {} s", patience.as_secs())) };
+        match backend::values(route, lane, owner).await {
+            Err(error) => Err(error.to_string()),
+            Ok(_) => Err(format!("{} has it after {} s", route.name, patience.as_secs())),
+        }
     }
 
     /// Asks every server once a second until `done` holds for all that serve the zone; what they said last.
