@@ -34,6 +34,9 @@ const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// takes that for granted.
 const PATIENCE: Duration = Duration::from_secs(22);
 
+/// What a call may take beyond that, in the store: the ledger ends its waiting by itself, and then knows the reason.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Answers challenges out of the ledger.
 pub(super) struct Solver {
     ledger: Ledger,
@@ -97,7 +100,7 @@ impl Solver {
         }
         let request = Request { holder, owner, value, lifetime: Some(LIFETIME), keep: None };
         let ledger = self.ledger.clone();
-        in_time(async move { ledger.claim(vec![request]).await }).await
+        in_time(async move { ledger.claim_within(vec![request], PATIENCE).await }).await
     }
 
     /// Lets go what Present recorded, wherever that was: the CNAME may have changed since. What could not have been presented is not there, and
@@ -111,7 +114,7 @@ impl Solver {
 
 /// Gives up waiting in time, and lets the work go on: the next call of cert-manager finds it done. Nor does it end with the connection.
 async fn in_time(work: impl Future<Output = Result<(), ClaimError>> + Send + 'static) -> Result<(), Failure> {
-    match timeout(PATIENCE, tokio::spawn(work)).await {
+    match timeout(PATIENCE + GRACE, tokio::spawn(work)).await {
         Ok(Ok(done)) => Ok(done?),
         Ok(Err(_panic)) => Err(Failure::Defect),
         Err(_elapsed) => Err(Failure::Claim(ClaimError::InProgress)),
