@@ -1,7 +1,8 @@
 //! BIND: the DNS of somebody else, with zones from text, changed by dynamic updates.
 
-use std::{fs, net::SocketAddr, process::Command};
+use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
@@ -17,8 +18,9 @@ use crate::{
 /// A running `named` on port 53 of an address of its own.
 pub struct Bind {
     address: Address,
+    config: PathBuf,
+    process: Process,
     _relay: Relay,
-    _process: Process,
     _port: Port,
     _folder: TempDir,
 }
@@ -74,7 +76,7 @@ impl Bind {
         let process = Process::spawn("bind", command);
         process.stderr_line("its line \"running\"", |line| line.ends_with(" running").then_some(())).await;
         let relay = Relay::start(address.dns(), port.address());
-        let bind = Self { address, _relay: relay, _process: process, _port: port, _folder: folder };
+        let bind = Self { address, config: config_file, process, _relay: relay, _port: port, _folder: folder };
         for (zone, _) in zones {
             dns::serves(bind.dns(), zone).await;
         }
@@ -84,6 +86,25 @@ impl Bind {
     /// Where it answers.
     pub fn dns(&self) -> SocketAddr {
         self.address.dns()
+    }
+
+    /// Changes the text of its configuration, and returns when BIND goes by it.
+    ///
+    /// # Panics
+    /// When BIND does not take it.
+    pub async fn reconfigure(&self, change: impl FnOnce(&str) -> String) {
+        let before = fs::read_to_string(&self.config).unwrap_or_else(|e| panic!("cannot read {}: {e}", self.config.display()));
+        let after = change(&before);
+        assert_ne!(before, after, "nothing of the configuration would change");
+        crate::write(&self.config, &after);
+        let is_done = |line: &str| line.ends_with("reloading zones succeeded");
+        let mut reloads = self.process.stderr().lines().filter(|line| is_done(line)).count() + 1;
+        self.process.signal(Signal::HUP);
+        let nth = |line: &str| {
+            reloads -= usize::from(is_done(line));
+            (reloads == 0).then_some(())
+        };
+        self.process.stderr_line("its going by a new configuration", nth).await;
     }
 
     /// Adds a record in master file form, such as `_acme-challenge.a.example.test. 60 CNAME b.example.org.`; returns when it is served.

@@ -26,6 +26,7 @@
 pub mod acmedns;
 pub mod acmegate;
 pub mod addresses;
+pub mod backends;
 pub mod bind;
 pub mod certificates;
 pub mod dns;
@@ -47,6 +48,7 @@ pub mod tmpfs;
 pub mod unbound;
 pub mod updates;
 pub mod wait;
+pub mod webhook;
 pub mod world;
 
 use std::{

@@ -17,16 +17,25 @@ pub async fn bounded<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// Asks again and again until `attempt` gives a value, for what announces itself by no event; panics with `what` and the last refusal after
 /// [`LIMIT`].
-pub async fn until<T, E, A>(what: &str, mut attempt: impl FnMut() -> A) -> T
+pub async fn until<T, E, A>(what: &str, attempt: impl FnMut() -> A) -> T
 where
     E: std::fmt::Display,
     A: Future<Output = Result<T, E>>,
 {
-    let end = Instant::now() + LIMIT;
+    until_within(LIMIT, what, attempt).await
+}
+
+/// The same with a limit of one's own.
+pub async fn until_within<T, E, A>(limit: Duration, what: &str, mut attempt: impl FnMut() -> A) -> T
+where
+    E: std::fmt::Display,
+    A: Future<Output = Result<T, E>>,
+{
+    let end = Instant::now() + limit;
     loop {
         match attempt().await {
             Ok(value) => return value,
-            Err(error) if Instant::now() > end => panic!("waited {} s in vain for {what}: {error}", LIMIT.as_secs()),
+            Err(error) if Instant::now() > end => panic!("waited {} s in vain for {what}: {error}", limit.as_secs()),
             Err(_) => sleep(PAUSE).await,
         }
     }

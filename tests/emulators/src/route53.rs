@@ -73,6 +73,8 @@ struct Inner {
     calls: BTreeMap<String, u64>,
     throttled: u64,
     bucket: Option<Bucket>,
+    /// The one access key that is good, if not any is.
+    only: Option<String>,
     /// How long a change is pending; ministack's own way (until it was asked for once) if not set.
     pending: Option<Duration>,
     changes: HashMap<String, Instant>,
@@ -123,6 +125,11 @@ impl Route53 {
     /// Enforces five requests a second, or no longer.
     pub fn limit_rate(&self, on: bool) {
         self.shared.state.lock().bucket = on.then(|| Bucket { tokens: RATE + SLACK, at: Instant::now() });
+    }
+
+    /// From now on one access key alone is good, and it is good for everything.
+    pub fn allow_only(&self, access_key: &str) {
+        self.shared.state.lock().only = Some(access_key.to_owned());
     }
 
     /// From now on a change is `PENDING` for so long.
@@ -226,6 +233,7 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         return error(StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded");
     }
     let fault = if writes { shared.faults.write() } else { shared.faults.read() };
+    let fault = if shared.is_known(&parts.headers) { fault } else { Some(Fault::Unauthorized) };
     let internal = || error(StatusCode::INTERNAL_SERVER_ERROR, "InternalFailure", "We encountered an internal error. Please try again.");
     match fault {
         // Route 53 never says for how long.
@@ -280,6 +288,12 @@ fn operation(method: &Method, path: &str, body: &[u8]) -> String {
 }
 
 impl Shared {
+    /// True if the access key that a request is signed with is good.
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        self.state.lock().only.as_ref().is_none_or(|key| authorization.contains(&format!("Credential={key}/")))
+    }
+
     fn take_token(&self) -> bool {
         let mut state = self.state.lock();
         let Some(bucket) = &mut state.bucket else { return true };
