@@ -1,8 +1,8 @@
 //! Any server that takes dynamic updates (RFC 2136): BIND, Knot, PowerDNS, Microsoft's, and most appliances.
 //!
 //! Values are added and deleted one by one (2.5.1 and 2.5.4), so nothing else of an RRset is touched, whoever writes beside us, and doing it twice does nothing:
-//! no comparison with an older state is needed. The one thing that an RRset shares is its TTL, so it is read first and used again. Up to 200 names
-//! go in one message, which is made or refused as a whole; a server whose policy denies one name refuses all (REFUSED), and halving finds that name.
+//! values are never compared with an older state. The one thing that an RRset shares is its TTL, so it is read first and used again; where there was no RRset, that
+//! there is still none is required (2.4.3), or somebody else's new one would get our TTL. Up to 200 names go in one message, which is made or refused as a whole; a server whose policy denies one name refuses all (REFUSED), and halving finds that name.
 //!
 //! Two things that servers do in silence are looked for when reading: a CNAME at the name, beside which nothing can be added (3.4.2.2), and a delegation to other servers.
 
@@ -24,7 +24,7 @@ use crate::{
     Calls, Change, Context, Error, Limits, Listing, Provider, Receipt, TxtSet, Zone, batch,
     dns::{
         exchange::{MOST_TCP, MOST_UDP, Server, Transport},
-        message::{Answer, CNAME, NS, Rcode, SOA, TXT, Update, query, value_size},
+        message::{Answer, CNAME, NS, Rcode, SOA, TXT, Update, query, requirement_size, value_size},
         tsig::{Algorithm, Key},
     },
     secret::{SecretRef, Secrets, token},
@@ -272,6 +272,9 @@ impl Updater {
                 update.delete(&change.owner, value);
                 changes += 1;
             }
+            if is_first(change) {
+                update.require_absent(&change.owner);
+            }
             for value in &change.add {
                 update.add(&change.owner, ttl, value);
                 changes += 1;
@@ -289,6 +292,13 @@ impl Updater {
         let answer = self.server.send(message, signer()).await?;
         match answer.rcode {
             Rcode::NOERROR => Ok(Receipt::default()),
+            // The RRset may be what the first copy of this message made.
+            Rcode::YXRRSET if answer.repeated => {
+                Err(Error::Transport("no answer to the first copy of a message, and it may have been carried out".to_owned()).into())
+            }
+            Rcode::YXRRSET => {
+                Err(Error::Conflict(format!("somebody else has made the TXT RRset of {} since it was read", names(&run))).into())
+            }
             // About these names, or about the key? Where it refuses even an update that changes nothing, no name need be looked for.
             Rcode::REFUSED => {
                 let known = *allowed.lock();
@@ -379,6 +389,11 @@ fn failed(rcode: Rcode) -> Error {
     Error::Transport(format!("the server failed ({rcode}): its log says why"))
 }
 
+/// True if the change makes an RRset where there was none.
+fn is_first(change: &Change) -> bool {
+    change.version.is_empty() && !change.add.is_empty()
+}
+
 fn names(run: &[Change]) -> String {
     match run {
         [one] => one.owner.to_relative_string(),
@@ -387,7 +402,8 @@ fn names(run: &[Change]) -> String {
 }
 
 fn size_of(change: &Change) -> usize {
-    change.add.iter().chain(&change.remove).map(|value| value_size(&change.owner, value)).sum()
+    let required = if is_first(change) { requirement_size(&change.owner) } else { 0 };
+    required + change.add.iter().chain(&change.remove).map(|value| value_size(&change.owner, value)).sum::<usize>()
 }
 
 fn clock() -> u64 {

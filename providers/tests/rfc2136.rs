@@ -16,13 +16,17 @@ use acmegate_tests::{
     pdns::Pdns,
     temporary_folder,
     updates::{TsigKey, Updates},
+    wait::LIMIT,
 };
 use authdns::Name;
 use hickory_proto::rr::{RData, RecordType};
 use providers::{Change, Context, Error, Provider, TxtSet, Zone, secret::LocalSecrets};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{io::AsyncWriteExt, net::TcpListener};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, UdpSocket},
+};
 
 const ZONE: &str = "example.test";
 /// Records of strangers, appended to the zone.
@@ -68,12 +72,13 @@ fn updates() -> Updates {
     Updates { keys: vec![key()], ..Updates::default() }
 }
 
-fn context() -> Context {
-    Context { backend: "dns".into(), ttl: 60, mark: String::new(), secrets: Arc::new(LocalSecrets) }
+fn build(settings: Value) -> Result<Arc<dyn Provider>, String> {
+    build_with_ttl(settings, 60)
 }
 
-fn build(settings: Value) -> Result<Arc<dyn Provider>, String> {
-    (providers::kind("rfc2136").expect("in the table").build)(settings, &context())
+fn build_with_ttl(settings: Value, ttl: u32) -> Result<Arc<dyn Provider>, String> {
+    let context = Context { backend: "dns".into(), ttl, mark: String::new(), secrets: Arc::new(LocalSecrets) };
+    (providers::kind("rfc2136").expect("in the table").build)(settings, &context)
 }
 
 impl Served {
@@ -129,8 +134,10 @@ async fn read(provider: &dyn Provider, owner: &str) -> Result<TxtSet, Error> {
     provider.read(&zone(), &[name(owner)]).await.remove(0)
 }
 
+/// Reads, as far as that is allowed, then applies.
 async fn apply(provider: &dyn Provider, change: Change) -> Result<(), Error> {
-    provider.apply(&zone(), &[change]).await.remove(0).map(|_| ())
+    let version = provider.read(&zone(), std::slice::from_ref(&change.owner)).await.remove(0).map(|set| set.version).unwrap_or_default();
+    provider.apply(&zone(), &[Change { version, ..change }]).await.remove(0).map(|_| ())
 }
 
 /// What every server has to do alike.
@@ -159,8 +166,7 @@ async fn battery(kind: Kind) {
 
     // Beside foreign values, with their TTL.
     let before = served.strings("foreign.example.test").await;
-    let version = read(&*provider, "foreign.example.test").await.expect("read").version;
-    apply(&*provider, Change { version, ..change("foreign.example.test", &["ours"], &[]) }).await.expect("added");
+    apply(&*provider, change("foreign.example.test", &["ours"], &[])).await.expect("added");
     let (ttls, mut strings) = served.strings("foreign.example.test").await;
     assert_eq!(ttls, BTreeSet::from([1234]));
     assert!(strings.remove(&vec![b"ours".to_vec()]), "{strings:?}");
@@ -192,6 +198,18 @@ async fn battery(kind: Kind) {
     for found in provider.read(&zone(), &names).await {
         assert_eq!(found.expect("read").values.len(), 1);
     }
+
+    // Somebody else is quicker, with a TTL of their own: that name alone is to be read again.
+    let changes: Vec<Change> = (0..3).map(|n| change(&format!("fresh{n}.example.test"), &["ours"], &[])).collect();
+    let stranger = build_with_ttl(served.settings(&key()), 777).expect("good settings");
+    stranger.apply(&zone(), &[change("fresh1.example.test", &["theirs"], &[])]).await.remove(0).expect("added");
+    let results = provider.apply(&zone(), &changes).await;
+    assert!(results[0].is_ok() && results[2].is_ok(), "{results:?}");
+    assert!(matches!(&results[1], Err(Error::Conflict(text)) if text.contains("fresh1.example.test")), "{results:?}");
+    assert_eq!(served.strings("fresh1.example.test").await.0, BTreeSet::from([777]));
+    apply(&*provider, changes[1].clone()).await.expect("after another look");
+    let (ttls, strings) = served.strings("fresh1.example.test").await;
+    assert_eq!((ttls, strings.len()), (BTreeSet::from([777]), 2));
 
     // Where nothing of ours can be seen.
     let error = read(&*provider, "alias.example.test").await.expect_err("a CNAME");
@@ -388,8 +406,34 @@ async fn after_a_lost_answer_the_change_may_have_been_made() {
     }
     assert_eq!(dns::txt(served.dns, "b.example.test").await, set(&["v"]));
     let serial = served.serial().await;
-    assert!(served.provider().apply(&zone(), &changes).await.iter().all(Result::is_ok));
+    for change in changes {
+        apply(&*served.provider(), change).await.expect("done already");
+    }
     assert_eq!(served.serial().await, serial, "done again, nothing changes");
+}
+
+#[tokio::test]
+async fn what_a_repeated_datagram_finds_may_be_the_work_of_the_first() {
+    let served = served(Kind::Bind, &updates()).await;
+    let between = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let mut settings = served.settings(&key());
+    (settings["server"], settings["transport"]) = (between.local_addr().expect("bound").to_string().into(), "udp".into());
+    let server = served.dns;
+    tokio::spawn(async move {
+        let mut request = [0; 2048];
+        // The answer to the first is lost.
+        for answers in [false, true] {
+            let (length, client) = between.recv_from(&mut request).await.expect("a request");
+            let answer = dns::udp(server, &request[..length], LIMIT).await.expect("carried out").expect("an answer");
+            if answers {
+                between.send_to(&answer, client).await.expect("sent");
+            }
+        }
+    });
+    let change = change("a.example.test", &["v"], &[]);
+    let result = build(settings).expect("good settings").apply(&zone(), &[change]).await.remove(0);
+    assert!(matches!(result, Err(Error::Transport(_))), "nobody else has made it: {result:?}");
+    assert_eq!(dns::txt(served.dns, "a.example.test").await, set(&["v"]));
 }
 
 #[tokio::test]

@@ -236,7 +236,7 @@ impl Server {
                 }
             };
             match timeout(DATAGRAM, exchange).await {
-                Ok(Ok(answer)) => return answer,
+                Ok(Ok(answer)) => return answer.map(|answer| Answer { repeated: lost, ..answer }),
                 Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
                     last = Error::Unsent(format!("{self} does not listen on UDP: {error}"));
                 }

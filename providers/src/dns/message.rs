@@ -33,6 +33,7 @@ impl Rcode {
     pub(crate) const NXDOMAIN: Self = Self(3);
     pub(crate) const NOTIMP: Self = Self(4);
     pub(crate) const REFUSED: Self = Self(5);
+    pub(crate) const YXRRSET: Self = Self(7);
     pub(crate) const NOTAUTH: Self = Self(9);
     pub(crate) const NOTZONE: Self = Self(10);
 }
@@ -63,9 +64,13 @@ pub(crate) fn query(name: &Name, kind: u16, edns: bool) -> Vec<u8> {
 /// An update of one zone (RFC 2136, 2), its id still 0.
 #[derive(Debug)]
 pub(crate) struct Update {
+    /// The header and the zone.
     bytes: Vec<u8>,
     zone: Name,
-    records: u16,
+    /// The prerequisites, and how many there are.
+    required: (Vec<u8>, u16),
+    /// The changes, and how many there are.
+    changes: (Vec<u8>, u16),
 }
 
 impl Update {
@@ -74,54 +79,68 @@ impl Update {
         let mut bytes = vec![0, 0, UPDATE << 3, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         bytes.extend_from_slice(zone.as_wire());
         push(&mut bytes, &[SOA, IN]);
-        Self { bytes, zone: zone.clone(), records: 0 }
+        Self { bytes, zone: zone.clone(), required: Default::default(), changes: Default::default() }
+    }
+
+    /// Changes nothing at all if there is a TXT RRset at `owner` by then (2.4.3): YXRRSET.
+    pub(crate) fn require_absent(&mut self, owner: &Name) {
+        let (bytes, count) = &mut self.required;
+        record(bytes, owner, &self.zone, NONE, 0, &[]);
+        *count = count.saturating_add(1);
     }
 
     /// Adds a TXT value to an RRset (2.5.1); the whole RRset gets this TTL.
     pub(crate) fn add(&mut self, owner: &Name, ttl: u32, value: &str) {
-        self.record(owner, IN, ttl, value);
+        self.change(owner, IN, ttl, value);
     }
 
     /// Deletes a TXT value from an RRset (2.5.4).
     pub(crate) fn delete(&mut self, owner: &Name, value: &str) {
-        self.record(owner, NONE, 0, value);
+        self.change(owner, NONE, 0, value);
     }
 
     /// The message.
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        if let Some(count) = self.bytes.get_mut(8..10) {
-            count.copy_from_slice(&self.records.to_be_bytes());
+        let counts = [self.required.1, self.changes.1].map(u16::to_be_bytes).concat();
+        if let Some(place) = self.bytes.get_mut(6..10) {
+            place.copy_from_slice(&counts);
         }
+        self.bytes.extend_from_slice(&self.required.0);
+        self.bytes.extend_from_slice(&self.changes.0);
         self.bytes
     }
 
-    fn record(&mut self, owner: &Name, class: u16, ttl: u32, value: &str) {
-        let data = strings(value);
-        self.owner(owner);
-        push(&mut self.bytes, &[TXT, class]);
-        self.bytes.extend_from_slice(&ttl.to_be_bytes());
-        push(&mut self.bytes, &[data.len() as u16]);
-        self.bytes.extend_from_slice(&data);
-        self.records = self.records.saturating_add(1);
+    fn change(&mut self, owner: &Name, class: u16, ttl: u32, value: &str) {
+        let (bytes, count) = &mut self.changes;
+        record(bytes, owner, &self.zone, class, ttl, &strings(value));
+        *count = count.saturating_add(1);
     }
+}
 
-    /// The owner, its zone's part being a pointer: a datagram holds twice as many changes that way.
-    fn owner(&mut self, owner: &Name) {
-        let (owner, zone) = (owner.as_wire(), self.zone.as_wire());
-        match owner.strip_suffix(zone) {
-            // That the zone's bytes end the owner's says nothing of where labels begin.
-            Some(labels) if on_boundary(labels) => {
-                self.bytes.extend_from_slice(labels);
-                self.bytes.extend_from_slice(&FIRST_NAME);
-            }
-            _ => self.bytes.extend_from_slice(owner),
+/// Appends a TXT record, the zone's part of its owner being a pointer: a datagram holds twice as many changes that way.
+fn record(bytes: &mut Vec<u8>, owner: &Name, zone: &Name, class: u16, ttl: u32, data: &[u8]) {
+    match owner.as_wire().strip_suffix(zone.as_wire()) {
+        // That the zone's bytes end the owner's says nothing of where labels begin.
+        Some(labels) if on_boundary(labels) => {
+            bytes.extend_from_slice(labels);
+            bytes.extend_from_slice(&FIRST_NAME);
         }
+        _ => bytes.extend_from_slice(owner.as_wire()),
     }
+    push(bytes, &[TXT, class]);
+    bytes.extend_from_slice(&ttl.to_be_bytes());
+    push(bytes, &[data.len() as u16]);
+    bytes.extend_from_slice(data);
+}
+
+/// Bytes of an update that one prerequisite about `owner` needs, at most.
+pub(crate) fn requirement_size(owner: &Name) -> usize {
+    owner.as_wire().len() + 10
 }
 
 /// Bytes of an update that one value at `owner` needs, at most.
 pub(crate) fn value_size(owner: &Name, value: &str) -> usize {
-    owner.as_wire().len() + 10 + value.len() + value.len() / MOST_STRING + 1
+    requirement_size(owner) + value.len() + value.len() / MOST_STRING + 1
 }
 
 /// A value as character-strings, each with its length.
@@ -165,6 +184,8 @@ pub(crate) struct Answer {
     pub(crate) rcode: Rcode,
     pub(crate) authoritative: bool,
     pub(crate) truncated: bool,
+    /// True if the request was sent before and may have been carried out then: this answers its repetition.
+    pub(crate) repeated: bool,
     /// The first question, or the zone of an update; servers may leave it out of errors.
     pub(crate) question: Option<(Name, u16)>,
     pub(crate) answers: Vec<Record>,
@@ -219,6 +240,7 @@ impl Answer {
             rcode: Rcode((flags & 0xF) as u8),
             authoritative: flags & 0x0400 != 0,
             truncated: flags & 0x0200 != 0,
+            repeated: false,
             question,
             answers,
             authority,
@@ -318,7 +340,10 @@ mod tests {
         update.add(&name("_acme-challenge.a.example.com"), 60, "one");
         update.delete(&zone, &"x".repeat(300));
         update.add(&name("*.example.com"), 60, "");
+        update.require_absent(&name("_acme-challenge.a.example.com"));
         let read = Message::from_vec(&update.finish()).expect("a message");
+        let required: Vec<_> = read.prerequisites().iter().map(|r| (r.name.to_string(), r.record_type(), r.dns_class, r.ttl)).collect();
+        assert_eq!(required, [("_acme-challenge.a.example.com.".to_owned(), RecordType::TXT, DNSClass::NONE, 0)]);
         assert_eq!(read.metadata.op_code, OpCode::Update);
         assert_eq!(read.zones()[0].name().to_string(), "example.com.");
         let records: Vec<_> = read.updates().iter().map(|r| (r.name.to_string(), r.dns_class, r.ttl)).collect();
