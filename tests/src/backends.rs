@@ -46,6 +46,7 @@ use crate::{
     addresses::Address,
     bind::{self, Bind},
     dns, python,
+    testca::{Options, TestCa},
     unbound::Unbound,
     wait::LIMIT,
     webhook::{Refusal, Webhook},
@@ -249,6 +250,8 @@ pub struct Site {
     pub door: Webhook,
     /// The resolver.
     pub resolver: Unbound,
+    /// The certificate authority, if it was asked for.
+    pub ca: Option<TestCa>,
     _bind: Bind,
 }
 
@@ -258,7 +261,7 @@ impl Site {
     /// # Panics
     /// When a part of it does not start.
     pub async fn start(backend: Arc<dyn Backend>) -> Self {
-        Self::start_with(backend, "authoritative", |config| config).await
+        Self::begin(backend, "authoritative", false).await
     }
 
     /// Starts it all; acmegate does not wait until the servers show a value.
@@ -266,14 +269,18 @@ impl Site {
     /// # Panics
     /// When a part of it does not start.
     pub async fn start_unseen(backend: Arc<dyn Backend>) -> Self {
-        Self::start_with(backend, "none", |config| config).await
+        Self::begin(backend, "none", false).await
     }
 
-    /// Starts it all, with a way to check propagation and a change to acmegate's configuration.
+    /// Starts it all with a certificate authority that validates through the resolver.
     ///
     /// # Panics
     /// When a part of it does not start.
-    pub async fn start_with(backend: Arc<dyn Backend>, check: &str, change: impl FnOnce(Config) -> Config) -> Self {
+    pub async fn start_issuing(backend: Arc<dyn Backend>) -> Self {
+        Self::begin(backend, "authoritative", true).await
+    }
+
+    async fn begin(backend: Arc<dyn Backend>, check: &str, issuing: bool) -> Self {
         let (address, resolver) = (Address::reserve(), Address::reserve());
         let servers = backend.nameservers();
         let root = servers.iter().fold(bind::zone("", &address), |zone, (name, ip)| {
@@ -283,9 +290,15 @@ impl Site {
         let bind = Bind::start(address, &[(".", root)]).await;
         let resolver = Unbound::start(resolver, bind.dns().ip()).await;
         let door = Webhook::new();
-        let config = Config::new().resolver(resolver.dns()).propagation(&format!("check: {check}")).propagation("timeout: 20s").metrics();
-        let acmegate = Acmegate::started(change(backend.configure(door.configure(config)))).await;
-        Self { backend, acmegate, door, resolver, _bind: bind }
+        let mut config =
+            Config::new().resolver(resolver.dns()).propagation(&format!("check: {check}")).propagation("timeout: 20s").metrics();
+        let mut ca = None;
+        if issuing {
+            let ca = ca.insert(Options::resolver(resolver.dns()).start().await);
+            config = config.directory("testca", ca);
+        }
+        let acmegate = Acmegate::started(backend.configure(door.configure(config))).await;
+        Self { backend, acmegate, door, resolver, ca, _bind: bind }
     }
 
     /// Presents a value until the door says that it stands, as cert-manager would.
