@@ -48,6 +48,8 @@ use accounts::{Account, Accounts};
 const APART: Duration = Duration::from_millis(1050);
 /// Accounts updated at a time: the original spends 60 ms of a core on each password.
 const PARALLEL: usize = 8;
+/// Accounts in one go: each takes a second or two, and what comes meanwhile waits for all of them.
+const MOST_OWNERS: usize = 50;
 /// Accounts tried by one look at the credentials; the next look goes on where it ended.
 const TRIED: usize = 10;
 /// Most accounts that are registered into one file.
@@ -157,7 +159,7 @@ impl std::fmt::Debug for AcmeDns {
 #[async_trait]
 impl Provider for AcmeDns {
     fn limits(&self) -> Limits {
-        Limits { values: self.values, removes: false, ..Limits::default() }
+        Limits { owners: MOST_OWNERS, values: self.values, removes: false, ..Limits::default() }
     }
 
     async fn zones(&self, apex: Option<&Name>) -> Result<Listing, Error> {

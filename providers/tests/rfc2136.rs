@@ -474,6 +474,8 @@ fn settings_say_what_is_wrong_with_them() {
     }
     assert!(build(json!({"server": "ns1.example.com", "unsigned": true})).is_ok());
     assert!(build(json!({"server": "ns1.example.com", "tsig": {"name": "k", "key": {"env": "K"}}})).is_ok());
+    let long = json!({"name": "k", "algorithm": "hmac-md5.sig-alg.reg.int", "key": {"env": "K"}});
+    assert!(build(json!({"server": "ns1.example.com", "tsig": long})).is_ok(), "its name on the wire");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ const MOST_KEY: usize = 1024;
 #[schemars(inline)]
 pub(crate) enum Algorithm {
     /// HMAC-MD5: for servers that know nothing better.
-    #[serde(rename = "hmac-md5")]
+    #[serde(rename = "hmac-md5", alias = "hmac-md5.sig-alg.reg.int")]
     Md5,
     /// HMAC-SHA-1.
     #[serde(rename = "hmac-sha1")]
