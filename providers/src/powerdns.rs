@@ -304,17 +304,32 @@ impl Api {
 
     /// Makes a run of changes, in one PATCH.
     async fn patch(&self, zone: &Zone, run: Vec<Change>) -> Result<Receipt, Refusal> {
+        let mut failed = false;
+        match self.attempts(zone, &run, &mut failed).await {
+            // Whatever the last attempt met: one before it may have been carried out.
+            Err(refusal) if failed && refusal.error.is_untouched() => {
+                Err(Error::Transport(format!("the server failed (HTTP 500), and then: {}", refusal.error)).into())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The attempts at a PATCH; `failed` is set once one has failed without a word of what was done.
+    async fn attempts(&self, zone: &Zone, run: &[Change], failed: &mut bool) -> Result<Receipt, Refusal> {
         let mut whole = self.whole_since.lock().is_some_and(|since| since.elapsed() < BELIEVED);
         let mut patience = Patience::default();
         loop {
-            let rrsets = self.planned(zone, &run, whole).await?;
+            let rrsets = self.planned(zone, run, whole).await?;
             if rrsets.is_empty() {
                 return Ok(Receipt::default());
             }
             let body = serde_json::json!({ "rrsets": rrsets });
             let reply = self.once(Method::PATCH, self.url(&["zones", &zone.id]), Some(&body)).await?;
-            if is_busy(&reply) && patience.wait().await {
-                continue;
+            if is_busy(&reply) {
+                *failed = true;
+                if patience.wait().await {
+                    continue;
+                }
             }
             if !whole && reply.status == StatusCode::UNPROCESSABLE_ENTITY {
                 let words = words(&reply).to_lowercase();
@@ -329,7 +344,7 @@ impl Api {
                     continue;
                 }
             }
-            let receipt = taken(&reply, &run)?;
+            let receipt = taken(&reply, run)?;
             self.notify(zone).await;
             return Ok(receipt);
         }

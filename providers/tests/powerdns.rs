@@ -360,6 +360,10 @@ async fn faults_become_the_errors_that_say_what_to_do() {
     assert!(matches!(attempt(Fault::LostRequest, "d").await, Err(Error::Transport(_))));
     assert!(matches!(attempt(Fault::Unauthorized, "e").await, Err(Error::Auth(text)) if text.contains("compare it with `api-key`")));
     assert_eq!(world.values("a.example.test").await, set(&["a", "b", "c"]), "what was lost after the effect stands");
+    server.faults().on_writes([Fault::ErrorAfter, Fault::Unauthorized]);
+    let error = world.apply(change("a.example.test", &["h"], &[], "")).await.expect_err("the second attempt is refused");
+    assert!(matches!(&error, Error::Transport(text) if text.contains("and then: the credential was refused")), "{error:?}");
+    world.change("a.example.test", &[], &["h"]).await.expect("the first one was carried out");
     // What replaces an RRset is read again before it is tried again.
     world.server.insert("b.example.test", "TXT", record("\"hidden\"", 300, true)).await;
     let version = world.read("b.example.test").await.expect("read").version;

@@ -18,7 +18,8 @@ pub(super) fn is_too_large(error: &Error) -> bool {
     matches!(error, Error::Transport(text) if text.contains("is larger than"))
 }
 
-/// What a server on SQLite says when somebody else is writing; its reason stands in its log alone. A PATCH is made whole or not at all, so it can be sent again.
+/// What a server on SQLite says when somebody else is writing; its reason stands in its log alone. A PATCH is made whole or not at all, and
+/// made twice it changes nothing, so it can be sent again.
 pub(super) fn is_busy(reply: &Reply) -> bool {
     reply.status == StatusCode::INTERNAL_SERVER_ERROR
 }
