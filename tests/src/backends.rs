@@ -418,3 +418,24 @@ async fn dns_records(server: SocketAddr, owner: &str) -> BTreeSet<Stored> {
     };
     answer.answers.iter().filter_map(stored).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presentation_form_and_back() {
+        let record = Foreign { owner: String::new(), ttl: 0, strings: vec!["a \"b\" \\c".into(), String::new(), "ü".into()] };
+        assert_eq!(record.text(), r#""a \"b\" \\c" "" "\195\188""#);
+        assert_eq!(decoded(&record.text()), record.value());
+        assert_eq!(decoded("bare \"value\""), "bare \"value\"", "some clouds keep the value itself");
+    }
+
+    #[test]
+    fn a_record_and_its_form_tell_records_apart() {
+        let stored = |ttl, form: &str| Stored { ttl, form: form.into(), value: decoded(form) };
+        let records = BTreeSet::from([stored(60, "\"a\" \"b\""), stored(60, "\"ab\""), stored(300, "\"ab\"")]);
+        assert_eq!(records.len(), 3);
+        assert_eq!(values(&records), BTreeSet::from(["ab".to_owned()]));
+    }
+}
