@@ -106,7 +106,7 @@ impl Room {
 
     /// Reads, writes down what will be done, does it, writes down what came of it.
     async fn change(&self, due: Vec<(Name, Vec<Claim>)>, now: Timestamp) -> Result<(), StoreError> {
-        let zone = match self.route.finder.at(&self.lane.zone).await {
+        let zone = match self.zone().await {
             Ok(zone) => zone,
             Err(error) => return self.fail(due.iter().flat_map(|(_, claims)| claims), &error, now).await,
         };
@@ -163,6 +163,17 @@ impl Room {
         }
         self.store.advance(events).await?;
         Ok(())
+    }
+
+    /// The zone. That there is none is not taken from memory: an attempt is half a minute after the one before at least, and the zone may be back.
+    async fn zone(&self) -> Result<Zone, Error> {
+        match self.route.finder.at(&self.lane.zone).await {
+            Err(error @ Error::NotFound(_)) => {
+                self.look_again(&error);
+                self.route.finder.at(&self.lane.zone).await
+            }
+            found => found,
+        }
     }
 
     /// One result for each owner.
