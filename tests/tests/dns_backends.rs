@@ -5,7 +5,7 @@
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
-#[path = "backends/battery.rs"]
+#[path = "dns_backends/battery.rs"]
 mod battery;
-#[path = "backends/issue.rs"]
+#[path = "dns_backends/issue.rs"]
 mod issue;
