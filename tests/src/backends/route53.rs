@@ -24,6 +24,7 @@ pub struct Route53 {
 
 const OLD_KEY: &str = "AKIAOFTHEFIRSTHOUR00";
 const NEW_KEY: &str = "AKIAOFTHESECONDHOUR0";
+const SECRET: &str = "the-secret-of-a-key";
 
 impl Route53 {
     /// Starts it, with the account's five requests a second.
@@ -37,8 +38,13 @@ impl Route53 {
         let zone = Mutex::new(gate.create_zone(ZONE, false).await);
         let folder = temporary_folder("route53");
         write(&folder.path().join("key"), OLD_KEY);
-        write(&folder.path().join("secret"), "the-secret-of-a-key");
+        write(&folder.path().join("secret"), SECRET);
         Self { gate, servers, zone, folder, _ministack: ministack }
+    }
+
+    /// The id and the secret of the key that acmegate has.
+    pub fn key(&self) -> (&'static str, &'static str) {
+        (OLD_KEY, SECRET)
     }
 
     /// The gate itself: its calls and faults.
