@@ -17,6 +17,7 @@ use acmegate_tests::{
     read, temporary_folder,
     testca::Options,
     unbound::Unbound,
+    updates::{TsigKey, Updates},
     wait::{LIMIT, until},
     workspace, write,
 };
@@ -60,12 +61,14 @@ async fn the_worked_examples_run_as_written() {
 
     // The world: the domains of the examples in BIND, with the README's delegations.
     let (bind_address, resolver_address, gateway) = (Address::reserve(), Address::reserve(), Address::reserve());
+    let office_address = Address::reserve();
     let delegation = block(&records, "auth.example.org.      NS").replace("203.0.113.5", &gateway.ip().to_string());
     let by_ns = block(&records, "_acme-challenge.example.net.  NS");
     let mut root = bind::zone("", &bind_address);
     for zone in ["example.com", "example.net", "example.org"] {
         root += &format!("{zone}. NS ns.{zone}.\nns.{zone}. A {}\n", bind_address.ip());
     }
+    root += &format!("corp.example. NS ns.corp.example.\nns.corp.example. A {}\n", office_address.ip());
     let zones = [
         (".", root),
         ("example.com", bind::zone("example.com", &bind_address)),
@@ -73,6 +76,12 @@ async fn the_worked_examples_run_as_written() {
         ("example.org", bind::zone("example.org", &bind_address) + &delegation),
     ];
     let bind = Bind::start(bind_address, &zones).await;
+    // The server that takes dynamic updates.
+    let key = TsigKey::new("acmegate", "hmac-sha256");
+    write(&folder.path().join("tsig-key"), &key.secret);
+    let zone = bind::zone("corp.example", &office_address);
+    let updates = Updates { keys: vec![key], ..Updates::default() };
+    let office = Bind::start_signed(office_address, &[("corp.example", zone)], &updates).await;
     let resolver = Unbound::start(resolver_address, bind.dns().ip()).await;
     let ca = Options::resolver(resolver.dns()).start().await;
 
@@ -89,7 +98,8 @@ async fn the_worked_examples_run_as_written() {
             &format!("      contact: ops@example.org\n      ca_file: {}\n", ca.ca_file().display()),
         )
         .replace("acmedns:\n", &format!("{}acmedns:\n", block(&yaml, "- name: _acme-challenge.example.net")));
-    let config = format!("{config}propagation:\n  resolvers: [\"{}\"]\n", resolver.dns());
+    let backends = block(&yaml, "backends:").replace("192.0.2.53:53", &office.dns().to_string());
+    let config = format!("{config}{backends}propagation:\n  resolvers: [\"{}\"]\n", resolver.dns());
     write(&folder.path().join("acmegate.yaml"), &config);
 
     // `acmegate` and `lego` as the shell finds them; lego is told of the authority and the resolver of this world.
@@ -151,4 +161,14 @@ async fn the_worked_examples_run_as_written() {
 
     serving.terminate();
     assert_eq!(serving.ended().await.code(), Some(0));
+
+    // A backend: checked with a test value, written, and swept.
+    shell(folder.path(), tools.path(), &block(&commands, "acmegate check www.corp.example")).await.succeeded();
+    assert_issued(&folder.path().join("certs-corp"), &ca, &["www.corp.example"]).await;
+    until("no value to be left", async || {
+        let left = dns::txt(office.dns(), "_acme-challenge.www.corp.example").await;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    shell(folder.path(), tools.path(), &block(&commands, "acmegate sweep")).await.succeeded();
 }
