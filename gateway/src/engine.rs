@@ -1,10 +1,11 @@
 //! Everything that runs, put together from a [`Config`]: store, ledger, zones. `serve` and a standalone `issue` run the same engine.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use authdns::{Name, ZoneError, Zones};
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -103,6 +104,14 @@ impl Engine {
     pub fn ladder(&self, serving: bool) -> Ladder {
         let (store, zones, ledger) = (self.store.clone(), self.zones.clone(), self.ledger.clone());
         Ladder::new(&self.config, store, zones, ledger, self.dispatch.clone(), self.routes.clone(), serving)
+    }
+
+    /// Waits until what was released is gone from the backends, for as long as that may be expected within `patience`; gives the number of values that are left.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn removed(&self, patience: Duration) -> Result<usize, StoreError> {
+        self.dispatch.removed(Instant::now() + patience).await
     }
 
     /// Ends the dispatch, writes what is waiting, and closes the store; the lock goes with the last clone.

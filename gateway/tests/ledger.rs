@@ -322,7 +322,9 @@ async fn a_refusal_is_told_at_once_and_tried_again_when_somebody_asks() {
     let dns = FakeDns::serving(REMOTE);
     dns.faults.lock().push_back(Fault::Refuse);
     let process = Process::with(folder.path(), &dns, Duration::from_secs(300), Arc::new(Blind));
-    let error = process.ledger.claim(vec![request("_acme-challenge.example.com", "v")]).await.expect_err("refused at first");
+    // However patient the caller is.
+    let claimed = process.ledger.claim_within(vec![request("_acme-challenge.example.com", "v")], Duration::from_secs(3600));
+    let error = tokio::time::timeout(Duration::from_secs(60), claimed).await.expect("told at once").expect_err("refused at first");
     assert_eq!(error, ClaimError::Backend("refused: not today".to_owned()));
     process.dispatch.hurry("corp").await.expect("kicked");
     process.drain().await;
@@ -355,7 +357,7 @@ async fn a_thousand_claims_are_a_handful_of_changes() {
     assert!(applied.len() <= 10 && applied.iter().sum::<usize>() >= 500, "{applied:?}");
     let holder = Holder::from("webhook:ns/example.com");
     assert_eq!(process.ledger.release_all(&holder).await, Ok(1000));
-    process.drain().await;
+    assert_eq!(process.dispatch.removed(Instant::now() + Duration::from_secs(20)).await, Ok(0));
     assert!(dns.records.lock().is_empty());
 }
 

@@ -30,6 +30,8 @@ use crate::{
 const EVENTS: usize = 256;
 /// How long the DNS server and the ledger of a run of our own may take to stop.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How long backends may take to remove the values at the end.
+const REMOVAL: Duration = Duration::from_secs(60);
 
 /// What `acmegate issue` is told.
 #[derive(Debug, Args)]
@@ -63,8 +65,7 @@ pub(super) fn run(args: &IssueArgs, config: Config) -> Result<(), Failure> {
         IssueRequest { names: names.to_strings(), directory: directory(args, &config)?, key_type: args.key_type, dry_run: args.dry_run };
     // Before the CA is asked for anything: an order that cannot be written down would be wasted.
     let out = if args.dry_run { None } else { Some(Folder::prepare(args.out.clone().unwrap_or_else(|| default_folder(&request.names)))?) };
-    let outcome = block_on(issue(config, request));
-    match (outcome, out) {
+    let done = |outcome| match (outcome, out) {
         (Ok(Outcome::Issued(issued)), Some(out)) => finish(&issued, &out.path),
         (Ok(Outcome::Issued(_)), None) => {
             Err(Failure::failed("a certificate was issued though none was asked for; this is a defect of acmegate"))
@@ -79,7 +80,8 @@ pub(super) fn run(args: &IssueArgs, config: Config) -> Result<(), Failure> {
             }
             Err(failure)
         }
-    }
+    };
+    block_on(issue(config, request, done))
 }
 
 /// The directory that the command line means.
@@ -149,26 +151,35 @@ impl Folder {
     }
 }
 
-async fn issue(config: Config, request: IssueRequest) -> Result<Outcome, Failure> {
+/// `done` takes the outcome as soon as it is there.
+async fn issue(
+    config: Config,
+    request: IssueRequest,
+    done: impl FnOnce(Result<Outcome, Failure>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let progress = Progress::start();
-    let outcome = match Client::connect(&config.data).await? {
-        Some(client) => {
-            let run = client.issue(&request, |event| progress.show(&event));
-            tokio::select! {
-                outcome = run => outcome.map_err(Failure::from),
-                // Closing the connection cancels the run.
-                _ = signals.next() => Err(Failure::failed("stopped before the certificate was there; `acmegate serve` removes the values from DNS")),
-            }
-        }
-        None => issue_here(config, request, &progress, &mut signals).await,
+    let Some(client) = Client::connect(&config.data).await? else {
+        return issue_here(config, request, done, progress, &mut signals).await;
+    };
+    let run = client.issue(&request, |event| progress.show(&event));
+    let outcome = tokio::select! {
+        outcome = run => outcome.map_err(Failure::from),
+        // Closing the connection cancels the run.
+        _ = signals.next() => Err(Failure::failed("stopped before the certificate was there; `acmegate serve` removes the values from DNS")),
     };
     progress.end();
-    outcome
+    done(outcome)
 }
 
 /// Runs the engine in this process, with the embedded DNS server, which the CA has to reach.
-async fn issue_here(config: Config, request: IssueRequest, progress: &Progress, signals: &mut Signals) -> Result<Outcome, Failure> {
+async fn issue_here(
+    config: Config,
+    request: IssueRequest,
+    done: impl FnOnce(Result<Outcome, Failure>) -> Result<(), Failure>,
+    progress: Progress,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
     let config = Arc::new(config);
     let (engine, _registry) = open_engine(config.clone()).await.map_err(|error| match error {
         EngineError::Store(StoreError::Locked(text)) => Failure::later(format!(
@@ -208,11 +219,23 @@ async fn issue_here(config: Config, request: IssueRequest, progress: &Progress, 
         progress.show(&event);
     }
     drop(run);
+    progress.end();
+    // The certificate is on disk before anything else is waited for.
+    let done = done(outcome);
+    let left = tokio::select! {
+        left = engine.removed(REMOVAL) => left.unwrap_or_default(),
+        _ = signals.next() => 0,
+    };
+    if left > 0 {
+        line(&format!(
+            "{left} values are still to be removed from DNS: the next acmegate on this data folder goes on with it, and `acmegate sweep` shows them"
+        ));
+    }
     base.drain(DRAIN).await;
     if tokio::time::timeout(DRAIN, engine.close()).await.is_err() {
         line("the store did not finish writing in time; what was acknowledged is on disk");
     }
-    outcome
+    done
 }
 
 fn finish(issued: &Issued, out: &Path) -> Result<(), Failure> {

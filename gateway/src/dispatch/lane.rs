@@ -7,6 +7,7 @@ use std::{
 };
 
 use authdns::Name;
+use parking_lot::Mutex;
 use providers::{Error, Receipt, TxtSet, Zone};
 use tokio::{
     sync::{Notify, watch},
@@ -36,6 +37,8 @@ pub(super) struct Room {
     pub(super) rounds: watch::Sender<u64>,
     pub(super) watches: Watches,
     pub(super) waiting: Waiting,
+    /// Claims whose last attempt failed in a way that a person has to mend.
+    pub(super) refused: Mutex<HashSet<ClaimId>>,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -92,6 +95,8 @@ impl Room {
         }
         let claims = self.store.work(&self.lane).await?;
         self.waiting.recount(&claims);
+        let failing: HashSet<ClaimId> = claims.iter().filter(|claim| claim.failure.is_some()).map(|claim| claim.id).collect();
+        self.refused.lock().retain(|id| failing.contains(id));
         self.watch(&claims, Timestamp::now());
         Ok(self.rest(&claims))
     }
@@ -228,6 +233,11 @@ impl Room {
     fn failed(&self, claim: &Claim, error: &Error, untouched: bool) -> Event {
         let attempts = claim.failure.as_ref().map_or(0, |failure| failure.attempts);
         let retry_at = Timestamp::now().after(self.pace.wait(error, attempts));
+        if error.is_retryable() {
+            self.refused.lock().remove(&claim.id);
+        } else {
+            self.refused.lock().insert(claim.id);
+        }
         Event::Failed { reason: error.to_string(), retry_at, untouched }
     }
 }

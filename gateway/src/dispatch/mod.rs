@@ -31,7 +31,7 @@ pub use queue::Full;
 pub use sight::{Blind, Sight};
 
 use crate::{
-    claim::{Backend, ClaimId, Holder, Lane, State, Timestamp},
+    claim::{Backend, Claim, ClaimId, Holder, Lane, State, Timestamp},
     store::{Store, StoreError},
 };
 use lane::Room;
@@ -197,6 +197,7 @@ impl Dispatcher {
                     rounds: self.0.rounds.clone(),
                     watches: Default::default(),
                     waiting: Default::default(),
+                    refused: Default::default(),
                     tasks: self.0.tasks.clone(),
                     stop: self.0.stop.clone(),
                 });
@@ -207,6 +208,11 @@ impl Dispatcher {
         })
     }
 
+    /// True if the last attempt for a claim failed, in this process, in a way that a person has to mend.
+    fn is_refused(&self, claim: &Claim) -> bool {
+        self.0.lanes.lock().get(&claim.lane).is_some_and(|room| room.refused.lock().contains(&claim.id))
+    }
+
     /// Waits until claims are visible, one of them fails, or the deadline is over.
     ///
     /// # Errors
@@ -215,11 +221,14 @@ impl Dispatcher {
         let mut rounds = self.0.rounds.subscribe();
         loop {
             let claims = self.0.store.find(ids.clone()).await?;
-            // A failure that is repeated before the deadline is waited for.
-            let left = deadline.saturating_duration_since(Instant::now());
-            let failures = claims.iter().filter_map(|claim| claim.failure.as_ref());
-            if let Some(failure) = failures.min_by_key(|failure| -failure.retry_at.0).filter(|f| f.retry_at > Timestamp::now().after(left))
-            {
+            // A failure that is repeated before the deadline is waited for, unless a person has to mend it.
+            let now = Timestamp::now();
+            let end = now.after(deadline.saturating_duration_since(Instant::now()));
+            let hopeless = |claim: &&Claim| {
+                claim.failure.as_ref().is_some_and(|failure| failure.retry_at > if self.is_refused(claim) { now } else { end })
+            };
+            let failures = claims.iter().filter(hopeless).filter_map(|claim| claim.failure.as_ref());
+            if let Some(failure) = failures.max_by_key(|failure| failure.retry_at) {
                 return Ok(Settled::Failing(failure.reason.clone()));
             }
             if claims.iter().all(|claim| matches!(claim.state, State::Visible | State::Releasing)) {
@@ -228,6 +237,25 @@ impl Dispatcher {
             if tokio::time::timeout_at(deadline, rounds.changed()).await.is_err() {
                 let failed = claims.into_iter().find_map(|claim| claim.failure);
                 return Ok(failed.map_or(Settled::Pending, |failure| Settled::Failing(failure.reason)));
+            }
+        }
+    }
+
+    /// Waits until what was released is gone from the providers, for as long as that may be expected before `deadline`; gives the number of values that are left.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn removed(&self, deadline: Instant) -> Result<usize, StoreError> {
+        let mut rounds = self.0.rounds.subscribe();
+        loop {
+            let mut left = Vec::new();
+            for lane in self.0.store.lanes().await?.iter().filter(|lane| self.room(lane).is_some()) {
+                left.extend(self.0.store.work(lane).await?.into_iter().filter(|claim| claim.state == State::Releasing));
+            }
+            let end = Timestamp::now().after(deadline.saturating_duration_since(Instant::now()));
+            let hopeful = |claim: &Claim| claim.failure.as_ref().is_none_or(|failure| failure.retry_at < end);
+            if !left.iter().any(hopeful) || tokio::time::timeout_at(deadline, rounds.changed()).await.is_err() {
+                return Ok(left.len());
             }
         }
     }
