@@ -9,12 +9,13 @@ use std::{path::Path, sync::Arc, time::Duration};
 use authdns::Zones;
 use common::{FakeDns, Fault, name};
 use gateway::{
+    claim::{Lane, Timestamp},
     dispatch::{Blind, Dispatcher, Pace, Route},
     ledger::{EmbeddedZones, Holder, Ledger, Release, Request},
-    store::{SqliteStore, Store, StoreMetrics},
-    sweep::{Outcome, Report, SweepError, SweepRequest, Sweeper, Why},
+    store::{NewClaim, SqliteStore, Store, StoreMetrics},
+    sweep::{Outcome, Report, Schedule, SweepError, SweepMetrics, SweepRequest, Sweeper, Why},
 };
-use prometheus_client::registry::Registry;
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio_util::sync::CancellationToken;
 
 const OWNER: &str = "_acme-challenge.www.example.com";
@@ -160,5 +161,51 @@ async fn a_claim_that_was_never_placed_is_no_leftover() {
     house.claim("theirs", "webhook:ns/a", Some(Duration::from_millis(1))).await;
     assert_eq!(house.sweep(true).await.rows, []);
     assert_eq!(dns.values(OWNER), ["theirs"]);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn serve_sweeps_by_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dns = FakeDns::serving("example.com");
+    let house = House::open(folder.path(), vec![common::route("corp", dns.clone())]);
+    house.claim("a-value-that-expired", "webhook:ns/a", None).await;
+    house.claim("a-value-that-stays", "webhook:ns/a", None).await;
+    // Its time was over long ago, and nothing here releases it.
+    let expired = NewClaim {
+        lane: Lane { backend: "corp".into(), zone: name("example.com") },
+        owner: name(OWNER),
+        value: "a-value-that-expired".parse().expect("a value"),
+        holder: Holder::from("webhook:ns/a"),
+        expires: Some(Timestamp(1)),
+        keep: None,
+    };
+    house.store.claim(vec![expired]).await.expect("renewed");
+    let mut registry = Registry::default();
+    let schedule = Schedule::new(house.sweeper.clone(), SweepMetrics::register(&mut registry));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { schedule.run(stop).await }
+    });
+    // It has begun to wait; now it is later than its first sweep can be.
+    tokio::task::yield_now().await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(400)).await;
+    tokio::time::resume();
+    let exported = || {
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("written");
+        text
+    };
+    let counted = async {
+        while !exported().contains("sweep_removed_total{backend=\"corp\"} 1\n") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), counted).await.expect("it sweeps");
+    assert_eq!(dns.values(OWNER), ["a-value-that-stays"]);
+    stop.cancel();
+    running.await.expect("it stops");
     house.close().await;
 }

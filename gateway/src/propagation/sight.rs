@@ -300,11 +300,14 @@ impl From<&Verdict> for Standing {
 #[cfg(test)]
 mod tests {
     use std::{
-        net::{Ipv4Addr, SocketAddr},
+        net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
         sync::atomic::{AtomicBool, Ordering},
     };
 
-    use hickory_proto::rr::{RData, Record, RecordType, rdata};
+    use hickory_proto::{
+        op::Message,
+        rr::{RData, Record, RecordType, rdata},
+    };
 
     use prometheus_client::{encoding::text::encode, registry::Registry};
 
@@ -316,11 +319,12 @@ mod tests {
         *,
     };
 
-    const SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 76);
-    const DEAD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 77);
+    const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 76));
+    const DEAD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
+    const SIX: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
     /// A resolver that knows `zone.test`, with a server at each of these addresses.
-    async fn resolver(servers: &'static [Ipv4Addr]) -> Fake {
+    async fn resolver(servers: &'static [IpAddr]) -> Fake {
         Fake::start(move |query, _| {
             let asked = &query.queries[0];
             let owner = asked.name.to_ascii();
@@ -331,7 +335,11 @@ mod tests {
                     let name = |number: usize| RData::NS(rdata::NS(format!("ns{number}.zone.test.").parse().unwrap()));
                     (0..servers.len()).map(name).collect()
                 }
-                (_, RecordType::A, Some(number)) => vec![RData::A(servers[number].into())],
+                (_, kind @ (RecordType::A | RecordType::AAAA), Some(number)) => match servers[number] {
+                    IpAddr::V4(address) if kind == RecordType::A => vec![RData::A(address.into())],
+                    IpAddr::V6(address) if kind == RecordType::AAAA => vec![RData::AAAA(address.into())],
+                    _ => Vec::new(),
+                },
                 _ => Vec::new(),
             };
             answer.answers.extend(data.into_iter().map(|data| Record::from_rdata(asked.name.clone(), 60, data)));
@@ -362,7 +370,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_owner_is_told_of_as_it_is_seen_and_the_zone_is_remembered() {
-        let server = Fake::at(SocketAddr::new(SERVER.into(), 0), |query, _| {
+        let server = Fake::at(SocketAddr::new(SERVER, 0), |query, _| {
             vec![reply(query, true, if query.queries[0].name.to_ascii() == "late.zone.test." { &[] } else { &["v"] })]
         })
         .await;
@@ -385,8 +393,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn servers_are_asked_over_ipv6_too() {
+        let four = Fake::at(SocketAddr::new(SERVER, 0), |query, _| vec![reply(query, true, &["v"])]).await;
+        let port = four.address.port();
+        let values = |query: &Message| if query.queries[0].name.to_ascii() == "late.zone.test." { &[][..] } else { &["v"] };
+        let six = Fake::at(SocketAddr::new(SIX, port), move |query, _| vec![reply(query, true, values(query))]).await;
+        let resolver = resolver(&[SERVER, SIX]).await;
+        let propagation = propagation(&resolver, port);
+        assert_eq!(wait(&propagation, &["a.zone.test"]).await.0, Ok(()));
+        assert_eq!(six.asked(), 1);
+        let error = wait(&propagation, &["late.zone.test"]).await.0.unwrap_err();
+        assert!(error.contains(&format!("ns1.zone.test ([::1]:{port}) does not answer the value at late.zone.test")), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_dead_server_is_reported_until_it_answers() {
-        let server = Fake::at(SocketAddr::new(SERVER.into(), 0), |query, _| vec![reply(query, true, &["v"])]).await;
+        let server = Fake::at(SocketAddr::new(SERVER, 0), |query, _| vec![reply(query, true, &["v"])]).await;
         let port = server.address.port();
         let resolver = resolver(&[SERVER, DEAD]).await;
         let mut propagation = propagation(&resolver, port);
@@ -406,7 +428,7 @@ mod tests {
             assert!(text.lines().any(|given| given == line), "no {line} in\n{text}");
         }
         let back = Arc::new(AtomicBool::new(false));
-        let _dead = Fake::at(SocketAddr::new(DEAD.into(), port), {
+        let _dead = Fake::at(SocketAddr::new(DEAD, port), {
             let back = back.clone();
             move |query, _| {
                 back.store(true, Ordering::SeqCst);

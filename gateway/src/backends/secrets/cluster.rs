@@ -146,13 +146,21 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use axum::{Json, Router, http::HeaderMap, routing::get};
+    use rcgen::CertifiedKey;
     use secrecy::ExposeSecret;
     use serde_json::json;
 
     use super::*;
+    use crate::{
+        config::TlsFiles,
+        web::{Limits, ReloadedTls, testing::Site},
+    };
 
-    async fn api() -> String {
+    /// The API server, with the certificate in these files.
+    fn api(files: &TlsFiles) -> Site {
         let secret = |headers: HeaderMap| async move {
             let known = headers.get(AUTHORIZATION).is_some_and(|token| token == "Bearer pod-token");
             let data = json!({ "data": { "token": "czNjcmV0", "broken": "%" } });
@@ -162,10 +170,16 @@ mod tests {
         let router = Router::new()
             .route("/api/v1/namespaces/here/secrets/dns", get(secret))
             .route("/api/v1/namespaces/there/secrets/dns", get(forbidden));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        url
+        Site::start(router, Limits::default(), Some(ReloadedTls::open(files).expect("a certificate")))
+    }
+
+    /// A certificate for `127.0.0.1`, and its files in a folder.
+    fn certificate(folder: &Path) -> (String, TlsFiles) {
+        let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+        let files = TlsFiles { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
+        fs::write(&files.certificate, cert.pem()).expect("written");
+        fs::write(&files.key, signing_key.serialize_pem()).expect("written");
+        (cert.pem(), files)
     }
 
     fn key(name: &str, key: &str, namespace: Option<&str>) -> KubernetesSecret {
@@ -176,11 +190,12 @@ mod tests {
     async fn a_key_of_a_secret_is_read_by_the_service_account_and_failures_say_what_to_do() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let account = tempfile::tempdir().expect("a folder");
-        let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate").cert.pem();
+        let (authority, files) = certificate(account.path());
         for (file, text) in [("token", "pod-token\n"), ("namespace", "here"), ("ca.crt", authority.as_str())] {
             fs::write(account.path().join(file), text).expect("written");
         }
-        let cluster = Cluster::at(api().await, account.path().to_owned());
+        let api = api(&files);
+        let cluster = Cluster::at(format!("https://{}", api.address), account.path().to_owned());
         let read = async |key: KubernetesSecret| {
             let secret = SecretRef::Kubernetes(key.clone());
             cluster.read(&secret, &key).await.map(|text| text.expose_secret().to_owned()).map_err(|error| error.to_string())
@@ -199,5 +214,11 @@ mod tests {
         let kept: Vec<_> = cluster.kept.lock().keys().cloned().collect();
         assert_eq!(kept, [("here".to_owned(), "dns".to_owned(), "token".to_owned())], "failures are not kept");
         assert!(!format!("{cluster:?}").contains("s3cret"));
+
+        // An API server that shows the certificate of another authority is told nothing.
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        fs::write(account.path().join("ca.crt"), certificate(elsewhere.path()).0).expect("written");
+        let error = read(key("dns2", "token", None)).await.expect_err("nobody to trust");
+        assert!(!error.contains("does not exist"), "{error}");
     }
 }
