@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   azuredns ──▶ record_set   what a change makes of a record set
+//!      ├───────▶ listing      which zones there are, and what lies below one
 //!      │
 //!      └───────▶ arm ──▶ auth ──▶ credential, assertion, metadata
 //!                 └────▶ words   what Azure's errors mean
@@ -14,17 +15,12 @@ mod arm;
 mod assertion;
 mod auth;
 mod credential;
+mod listing;
 mod metadata;
 mod record_set;
 mod words;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fmt,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use authdns::Name;
@@ -42,6 +38,7 @@ use self::{
     arm::{Arm, Kind, List, PAGE, good},
     auth::Tokens,
     credential::Credential,
+    listing::unlisted,
     record_set::{Answer, Precondition, Write},
 };
 use crate::{
@@ -334,49 +331,6 @@ impl Provider for AzureDns {
 }
 
 impl AzureDns {
-    /// The URL of the list of zones, `top` on each page.
-    fn listing(&self, top: usize) -> Result<Url, Error> {
-        let mut segments = vec!["subscriptions", &self.subscription];
-        if let Some(group) = &self.resource_group {
-            segments.extend(["resourceGroups", group]);
-        }
-        segments.extend(["providers", "Microsoft.Network", "dnsZones"]);
-        let mut url = self.arm.url(segments)?;
-        url.query_pairs_mut().append_pair("$top", &top.to_string());
-        Ok(url)
-    }
-
-    /// The zone with this apex in a resource group, where there can be no more than one.
-    async fn zone_of_group(&self, group: &str, apex: &Name) -> Result<Listing, Error> {
-        let name = apex.to_relative_string();
-        let nothing = Listing { zones: Vec::new(), complete: true };
-        if segment("zone", &name).is_err() {
-            return Ok(nothing);
-        }
-        let path = ["subscriptions", &self.subscription, "resourceGroups", group, "providers", "Microsoft.Network", "dnsZones", &name];
-        let reply = self.arm.get(self.arm.url(path)?).await?;
-        match good(reply.clone()) {
-            Ok(reply) => Ok(Listing { zones: self.seen(reply.json()?).into_iter().collect(), complete: true }),
-            Err(Error::NotFound(_)) => Ok(nothing),
-            // Rights come before existence: whoever may see one zone is refused every name that is none.
-            Err(_) if words::is_forbidden(&reply) => Ok(nothing),
-            // A name that no zone can have, such as one of a single label.
-            Err(Error::Rejected(_)) if reply.status.as_u16() == 400 => Ok(nothing),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Takes a zone up, unless it is private.
-    fn seen(&self, zone: Answered) -> Option<Zone> {
-        if zone.properties.zone_type.is_some_and(|kind| kind.eq_ignore_ascii_case("private")) {
-            return None;
-        }
-        let name = zone.name.parse().ok()?;
-        *self.known(&zone.id).records.lock() = zone.properties.max_number_of_records_per_record_set;
-        let nameservers: BTreeSet<Name> = zone.properties.name_servers.into_iter().flatten().filter_map(|name| name.parse().ok()).collect();
-        Some(Zone { id: zone.id, name, nameservers })
-    }
-
     fn known(&self, id: &str) -> Arc<Known> {
         let mut known = self.known.lock();
         if known.len() >= MOST_REMEMBERED && !known.contains_key(id) {
@@ -384,19 +338,6 @@ impl AzureDns {
         }
         let pace = || Limiter::new(Duration::from_secs(60) / self.writes_per_minute, self.writes_per_minute);
         known.entry(id.to_owned()).or_insert_with(|| Arc::new(Known { records: Mutex::default(), writes: pace(), deletes: pace() })).clone()
-    }
-
-    /// The URL below a zone.
-    fn below(&self, zone: &Zone, segments: &[&str]) -> Result<Url, Error> {
-        let path: Vec<&str> = zone.id.trim_matches('/').split('/').collect();
-        let [subscriptions, _, groups, _, providers, namespace, kind, name] = path.as_slice() else { return Err(no_id(zone)) };
-        let is = |part: &str, word: &str| part.eq_ignore_ascii_case(word);
-        let fixed = is(subscriptions, "subscriptions") && is(groups, "resourceGroups") && is(providers, "providers");
-        let zones = is(namespace, "Microsoft.Network") && is(kind, "dnsZones") && name.parse().is_ok_and(|name: Name| name == zone.name);
-        if !(fixed && zones && path.iter().all(|part| segment("", part).is_ok())) {
-            return Err(no_id(zone));
-        }
-        self.arm.url(path.into_iter().chain(segments.iter().copied()))
     }
 
     async fn read_one(&self, zone: &Zone, owner: &Name) -> Result<TxtSet, Error> {
@@ -467,42 +408,6 @@ impl AzureDns {
             return Err(Error::Conflict("the record set is gone by now".to_owned()));
         }
         good(reply).map(drop)
-    }
-
-    /// Most records of a record set in this zone; looked up for a zone that was pinned by its id and so never seen.
-    async fn most_records(&self, zone: &Zone, known: &Known) -> usize {
-        let remembered = *known.records.lock();
-        if let Some(most) = remembered {
-            return most;
-        }
-        let looked_up = async {
-            let answered: Answered = good(self.arm.get(self.below(zone, &[])?).await?)?.json()?;
-            Ok::<_, Error>(answered.properties.max_number_of_records_per_record_set)
-        };
-        let most = looked_up.await.ok().flatten();
-        if most.is_some() {
-            *known.records.lock() = most;
-        }
-        most.unwrap_or(MOST_RECORDS)
-    }
-}
-
-fn no_id(zone: &Zone) -> Error {
-    Error::Rejected(format!(
-        "{:?} is not the id of the zone {}: it has the form /subscriptions/…/resourceGroups/…/providers/Microsoft.Network/dnsZones/{}",
-        zone.id,
-        zone.name.to_relative_string(),
-        zone.name.to_relative_string(),
-    ))
-}
-
-/// A refusal to list, with what else can be done.
-fn unlisted(error: Error) -> Error {
-    match error {
-        Error::Auth(text) => {
-            Error::Auth(format!("{text} (to do without listing zones, set `resource_group`, or pin the zones by their ids)"))
-        }
-        other => other,
     }
 }
 

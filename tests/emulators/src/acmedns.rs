@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,17 +19,15 @@ use axum::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::AbortHandle};
 use uuid::Uuid;
 
-use crate::{Fault, Faults, Nameservers, Record};
+use crate::{Fault, Faults, Nameservers, Record, door::Door};
 
 /// The emulator; clones share it. It ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct AcmeDns {
-    address: SocketAddr,
+    door: Door,
     shared: Arc<Shared>,
-    _server: Arc<Server>,
 }
 
 /// An account as registration gives it.
@@ -55,9 +52,6 @@ struct Shared {
     faults: Faults,
     nameservers: Nameservers,
 }
-
-#[derive(Debug)]
-struct Server(AbortHandle);
 
 #[derive(Debug)]
 struct Inner {
@@ -88,18 +82,13 @@ impl AcmeDns {
             Inner { prefix: String::new(), closed: false, frozen: None, accounts: Vec::new(), rows: BTreeMap::new(), interferences: 0 };
         let shared = Arc::new(Shared { domain: domain.to_owned(), state: Mutex::new(inner), faults: Faults::default(), nameservers });
         shared.publish(&shared.state.lock());
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port of loopback");
-        let address = listener.local_addr().expect("its address");
-        let app = Router::new().fallback(serve).with_state(shared.clone());
-        let task = tokio::spawn(async move {
-            let _ = axum::serve(listener, app).await;
-        });
-        Self { address, shared, _server: Arc::new(Server(task.abort_handle())) }
+        let door = Door::open(Router::new().fallback(serve).with_state(Arc::clone(&shared))).await;
+        Self { door, shared }
     }
 
     /// The base of its API.
     pub fn url(&self) -> String {
-        format!("http://{}{}", self.address, self.shared.state.lock().prefix)
+        format!("http://{}{}", self.door.address, self.shared.state.lock().prefix)
     }
 
     /// What goes wrong from now on: registration and updates are writes.
@@ -301,11 +290,5 @@ fn is_network(text: &str) -> bool {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         (self.0, [(CONTENT_TYPE, "application/json")], format!(r#"{{"error": "{}"}}"#, self.1)).into_response()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

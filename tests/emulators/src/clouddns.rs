@@ -9,7 +9,6 @@ mod tokens;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,9 +22,8 @@ use axum::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::AbortHandle};
 
-use crate::{Fault, Faults, Nameservers};
+use crate::{Fault, Faults, Nameservers, door::Door};
 
 pub use api::{NewZone, Rrset};
 pub use tokens::TokenCalls;
@@ -33,9 +31,8 @@ pub use tokens::TokenCalls;
 /// The emulator; clones share it. It ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct CloudDns {
-    address: SocketAddr,
+    door: Door,
     shared: Arc<Shared>,
-    _server: Arc<Server>,
 }
 
 /// How "too often" is said.
@@ -96,15 +93,6 @@ struct Inner {
     last_id: u64,
 }
 
-#[derive(Debug)]
-struct Server(AbortHandle);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl CloudDns {
     /// Starts it on a port of loopback, with one project and no zone.
     ///
@@ -112,8 +100,6 @@ impl CloudDns {
     /// When no port can be had.
     #[allow(clippy::expect_used, reason = "a test cannot go on without it")]
     pub async fn start(project: &str, nameservers: Nameservers) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port of loopback");
-        let address = listener.local_addr().expect("its address");
         let inner = Inner {
             zones: BTreeMap::new(),
             tokens: tokens::Tokens::default(),
@@ -129,13 +115,11 @@ impl CloudDns {
             interferences: 0,
             last_id: 0,
         };
+        let (listener, address) = Door::reserve().await;
         let (project, url) = (project.to_owned(), format!("http://{address}"));
         let shared = Arc::new(Shared { project, url, state: Mutex::new(inner), faults: Faults::default(), nameservers });
-        let app = Router::new().fallback(serve).with_state(shared.clone());
-        let task = tokio::spawn(async move {
-            let _ = axum::serve(listener, app).await;
-        });
-        Self { address, shared, _server: Arc::new(Server(task.abort_handle())) }
+        let door = Door::serve(listener, address, Router::new().fallback(serve).with_state(Arc::clone(&shared)));
+        Self { door, shared }
     }
 
     /// What goes where `https://dns.googleapis.com` would; the IAM credentials API is there too.
@@ -145,7 +129,7 @@ impl CloudDns {
 
     /// What `GCE_METADATA_HOST` has to say to have this metadata server asked.
     pub fn metadata_host(&self) -> String {
-        self.address.to_string()
+        self.door.address.to_string()
     }
 
     /// What goes wrong from now on with calls of the DNS API.

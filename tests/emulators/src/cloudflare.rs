@@ -7,12 +7,7 @@ mod access;
 mod answer;
 mod records;
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -23,7 +18,6 @@ use axum::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::AbortHandle};
 
 pub use access::Right;
 use access::{Access, Caller};
@@ -31,7 +25,7 @@ use answer::{Answer, Refused, page};
 pub use records::StoredRecord;
 use records::{Draft, Records};
 
-use crate::{Fault, Faults, Nameservers};
+use crate::{Fault, Faults, Nameservers, door::Door};
 
 /// The account that zones are in unless a test says otherwise.
 pub const ACCOUNT: &str = "023e105f4ecef8ad9ca31a8372d0c353";
@@ -41,9 +35,8 @@ const DATE: &str = "2026-01-02T03:04:05Z";
 /// The emulator; clones share it. It ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct Cloudflare {
-    address: SocketAddr,
+    door: Door,
     shared: Arc<Shared>,
-    _server: Arc<Server>,
 }
 
 /// A zone to be made.
@@ -67,9 +60,6 @@ struct Shared {
     faults: Faults,
     nameservers: Nameservers,
 }
-
-#[derive(Debug)]
-struct Server(AbortHandle);
 
 #[derive(Debug)]
 struct Inner {
@@ -117,18 +107,13 @@ impl Cloudflare {
             interferences: 0,
         };
         let shared = Arc::new(Shared { state: Mutex::new(inner), faults: Faults::default(), nameservers });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port of loopback");
-        let address = listener.local_addr().expect("its address");
-        let app = Router::new().fallback(serve).with_state(shared.clone());
-        let task = tokio::spawn(async move {
-            let _ = axum::serve(listener, app).await;
-        });
-        Self { address, shared, _server: Arc::new(Server(task.abort_handle())) }
+        let door = Door::open(Router::new().fallback(serve).with_state(Arc::clone(&shared))).await;
+        Self { door, shared }
     }
 
     /// What goes where `https://api.cloudflare.com/client/v4` would.
     pub fn url(&self) -> String {
-        format!("http://{}/client/v4", self.address)
+        format!("http://{}/client/v4", self.door.address)
     }
 
     /// What goes wrong from now on.
@@ -429,11 +414,5 @@ impl NewZone {
             "permissions": ["#dns_records:edit", "#dns_records:read", "#zone:read"],
             "plan": {"id": "0feeeeeeeeeeeeeeeeeeeeeeeeeeeeee", "name": "Free Website", "price": 0, "currency": "USD", "legacy_id": "free"},
         })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

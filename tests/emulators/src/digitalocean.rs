@@ -8,7 +8,6 @@ mod records;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,12 +21,11 @@ use axum::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::AbortHandle};
 
 use records::Domain;
 pub use records::StoredRecord;
 
-use crate::{Fault, Faults, Nameservers};
+use crate::{Fault, Faults, Nameservers, door::Door};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -37,9 +35,8 @@ const RATES: (usize, usize) = (5000, 250);
 /// The emulator; clones share it. It ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct DigitalOcean {
-    address: SocketAddr,
+    door: Door,
     shared: Arc<Shared>,
-    _server: Arc<Server>,
 }
 
 /// What a token may be allowed; one without any is good for nothing but to be known.
@@ -59,9 +56,6 @@ struct Shared {
     faults: Faults,
     nameservers: Nameservers,
 }
-
-#[derive(Debug)]
-struct Server(AbortHandle);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -104,18 +98,13 @@ impl DigitalOcean {
         let mut inner = Inner::default();
         inner.tokens.insert(token.to_owned(), vec![Right::Account, Right::Read, Right::Write]);
         let shared = Arc::new(Shared { state: Mutex::new(inner), faults: Faults::default(), nameservers });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port of loopback");
-        let address = listener.local_addr().expect("its address");
-        let app = Router::new().fallback(serve).with_state(shared.clone());
-        let task = tokio::spawn(async move {
-            let _ = axum::serve(listener, app).await;
-        });
-        Self { address, shared, _server: Arc::new(Server(task.abort_handle())) }
+        let door = Door::open(Router::new().fallback(serve).with_state(Arc::clone(&shared))).await;
+        Self { door, shared }
     }
 
     /// What goes where `https://api.digitalocean.com` would.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.door.address)
     }
 
     /// What goes wrong from now on.
@@ -404,11 +393,5 @@ impl IntoResponse for Refused {
             response.headers_mut().insert("retry-after", HeaderValue::from(seconds));
         }
         response
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

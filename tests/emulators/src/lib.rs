@@ -6,6 +6,7 @@ pub mod azuredns;
 pub mod clouddns;
 pub mod cloudflare;
 pub mod digitalocean;
+mod door;
 pub mod faults;
 pub mod nameservers;
 pub mod powerdns;

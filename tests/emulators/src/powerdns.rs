@@ -7,11 +7,7 @@
 
 mod zone;
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -22,19 +18,17 @@ use axum::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::AbortHandle};
 
 use zone::Zone;
 pub use zone::{StoredRecord, StoredRrset};
 
-use crate::{Fault, Faults, Nameservers};
+use crate::{Fault, Faults, Nameservers, door::Door};
 
 /// The emulator; clones share it. It ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct PowerDns {
-    address: SocketAddr,
+    door: Door,
     shared: Arc<Shared>,
-    _server: Arc<Server>,
 }
 
 #[derive(Debug)]
@@ -43,9 +37,6 @@ struct Shared {
     faults: Faults,
     nameservers: Nameservers,
 }
-
-#[derive(Debug)]
-struct Server(AbortHandle);
 
 #[derive(Debug)]
 struct Inner {
@@ -79,18 +70,13 @@ impl PowerDns {
         let inner =
             Inner { key: key.to_owned(), version: "5.0.2".to_owned(), zones: BTreeMap::new(), interferences: 0, notified: Vec::new() };
         let shared = Arc::new(Shared { state: Mutex::new(inner), faults: Faults::default(), nameservers });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port of loopback");
-        let address = listener.local_addr().expect("its address");
-        let app = Router::new().fallback(serve).with_state(shared.clone());
-        let task = tokio::spawn(async move {
-            let _ = axum::serve(listener, app).await;
-        });
-        Self { address, shared, _server: Arc::new(Server(task.abort_handle())) }
+        let door = Door::open(Router::new().fallback(serve).with_state(Arc::clone(&shared))).await;
+        Self { door, shared }
     }
 
     /// The base of its API.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.door.address)
     }
 
     /// What goes wrong from now on. The server never throttles: [`Fault::Throttle`] is an error of the proxy in front of it.
@@ -286,11 +272,5 @@ impl IntoResponse for Refused {
             StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => (self.0, self.1).into_response(),
             status => (status, Json(json!({"error": self.1}))).into_response(),
         }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -16,7 +16,7 @@ mod xml;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,11 +29,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, task::AbortHandle};
 
 pub use self::record::RecordSet;
 use self::{batch::Operation, xml::Element};
-use crate::{Fault, Faults, Nameservers};
+use crate::{Fault, Faults, Nameservers, door::Door};
 
 const NAMESPACE: &str = "https://route53.amazonaws.com/doc/2013-04-01/";
 const PREFIX: &str = "/2013-04-01";
@@ -48,13 +47,9 @@ const SLACK: f64 = 1.0;
 /// The gate; clones share it. It ends with the last.
 #[derive(Debug, Clone)]
 pub struct Route53 {
-    address: SocketAddr,
+    door: Door,
     shared: Arc<Shared>,
-    _server: Arc<Server>,
 }
-
-#[derive(Debug)]
-struct Server(AbortHandle);
 
 #[derive(Debug)]
 struct Shared {
@@ -93,8 +88,6 @@ impl Route53 {
     /// # Panics
     /// When no port is free.
     pub async fn start(upstream: SocketAddr, nameservers: Nameservers) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port of loopback");
-        let address = listener.local_addr().expect("an address");
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let shared = Shared {
             upstream: format!("http://{upstream}"),
@@ -105,16 +98,13 @@ impl Route53 {
             turn: tokio::sync::Mutex::default(),
         };
         let shared = Arc::new(shared);
-        let app = Router::new().fallback(serve).with_state(Arc::clone(&shared));
-        let task = tokio::spawn(async move {
-            let _ = axum::serve(listener, app).await;
-        });
-        Self { address, shared, _server: Arc::new(Server(task.abort_handle())) }
+        let door = Door::open(Router::new().fallback(serve).with_state(Arc::clone(&shared))).await;
+        Self { door, shared }
     }
 
     /// What goes where `https://route53.amazonaws.com` would, and where the token service would.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.door.address)
     }
 
     /// What goes wrong from now on.
@@ -211,12 +201,6 @@ impl Route53 {
     pub async fn stranger(&self, zone: &str, set: RecordSet) {
         let _turn = self.shared.turn.lock().await;
         self.shared.stranger(zone, set).await;
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
