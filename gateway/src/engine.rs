@@ -9,8 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backends::{self, Watch, WatchMetrics},
-    check::Ladder,
+    backends::{self, BackendError, Watch, WatchMetrics},
     claim::Backend,
     config::Config,
     dispatch::{DispatchMetrics, Dispatcher, Pace, QueueMetrics, Route},
@@ -41,7 +40,8 @@ pub struct Engine {
     pub propagation: Arc<Propagation>,
     /// What marks the records of this installation, where a provider can carry a mark.
     pub mark: Arc<str>,
-    dispatch: Dispatcher,
+    /// What makes claims true at the backends.
+    pub dispatch: Dispatcher,
 }
 
 /// Why the engine cannot run.
@@ -53,14 +53,9 @@ pub enum EngineError {
     /// The zones of the configuration.
     #[error("dns.zones: {0}")]
     Zone(#[from] ZoneError),
-    /// A backend's settings, or a file that they name.
-    #[error("backends: {name}: {reason}")]
-    Backend {
-        /// The backend's name.
-        name: Arc<str>,
-        /// What is wrong, and what to do.
-        reason: String,
-    },
+    /// A backend that cannot be made.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
 }
 
 impl Engine {
@@ -98,12 +93,6 @@ impl Engine {
     /// What looks for values that were left behind.
     pub fn sweeper(&self) -> Sweeper {
         Sweeper::new(self.store.clone(), self.ledger.clone(), self.dispatch.clone(), self.routes.clone(), self.mark.clone())
-    }
-
-    /// What looks at everything that one name needs; `serving` inside of `serve`, whose DNS server answers the embedded zones.
-    pub fn ladder(&self, serving: bool) -> Ladder {
-        let (store, zones, ledger) = (self.store.clone(), self.zones.clone(), self.ledger.clone());
-        Ladder::new(&self.config, store, zones, ledger, self.dispatch.clone(), self.routes.clone(), serving)
     }
 
     /// Waits until what was released is gone from the backends, for as long as that may be expected within `patience`; gives the number of values that are left.

@@ -13,7 +13,7 @@ use providers::{
 pub use secrets::BackendSecrets;
 pub use watch::{Standing, Watch, WatchMetrics};
 
-use crate::{config, dispatch::Route, engine::EngineError};
+use crate::{config, dispatch::Route};
 
 /// Digits of the mark: 48 bits tell installations apart, and fit into every comment.
 const MARK_BYTES: usize = 6;
@@ -25,15 +25,25 @@ pub fn mark(pepper: &[u8; 32]) -> Arc<str> {
     format!("acmegate {}", data_encoding::HEXLOWER.encode(digits)).into()
 }
 
+/// A backend's settings, or a file that they name, cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("backends: {name}: {reason}")]
+pub struct BackendError {
+    /// The backend's name.
+    pub name: Arc<str>,
+    /// What is wrong, and what to do.
+    pub reason: String,
+}
+
 /// Makes the providers and their finders, which tell zones of one name apart by their delegations. Asks nobody.
 ///
 /// # Errors
-/// [`EngineError::Backend`] alone.
-pub fn routes(backends: &[config::Backend], mark: &str, delegations: Arc<dyn Delegations>) -> Result<Vec<Route>, EngineError> {
+/// [`BackendError`].
+pub fn routes(backends: &[config::Backend], mark: &str, delegations: Arc<dyn Delegations>) -> Result<Vec<Route>, BackendError> {
     let secrets = Arc::new(BackendSecrets::of_this_process());
     let route = |backend: &config::Backend| {
         let context = Context { backend: backend.name.clone(), ttl: backend.ttl, mark: mark.to_owned(), secrets: secrets.clone() };
-        let provider = backend.build(&context).map_err(|reason| EngineError::Backend { name: backend.name.clone(), reason })?;
+        let provider = backend.build(&context).map_err(|reason| BackendError { name: backend.name.clone(), reason })?;
         let finder = Finder::new(provider.clone(), backend.zones.clone(), delegations.clone());
         Ok(Route { name: backend.name.clone(), provider, finder })
     };

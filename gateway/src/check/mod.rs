@@ -35,8 +35,9 @@ pub use report::{CheckError, CheckRequest, Outcome, Report, Rung, RungId};
 
 use crate::{
     claim::Lane,
-    config::{Check, Config, Directory, Propagation},
+    config::{Check, Directory, Propagation},
     dispatch::{Dispatcher, Route},
+    engine::Engine,
     ledger::Ledger,
     propagation::{Checker, diagnose},
     store::Store,
@@ -62,23 +63,16 @@ pub struct Ladder {
 }
 
 impl Ladder {
-    /// A ladder over the parts of an engine; `serving` inside of `serve`.
-    pub fn new(
-        config: &Config,
-        store: Arc<dyn Store>,
-        zones: Zones,
-        ledger: Ledger,
-        dispatch: Dispatcher,
-        routes: Vec<Route>,
-        serving: bool,
-    ) -> Self {
+    /// A ladder over an engine; `serving` inside of `serve`, whose DNS server answers the embedded zones.
+    pub fn new(engine: &Engine, serving: bool) -> Self {
+        let config = &engine.config;
         let checks = config.backends.iter().filter_map(|backend| Some((backend.name.clone(), backend.check?)));
         Self {
-            store,
-            zones,
-            ledger,
-            dispatch,
-            routes,
+            store: engine.store.clone(),
+            zones: engine.zones.clone(),
+            ledger: engine.ledger.clone(),
+            dispatch: engine.dispatch.clone(),
+            routes: engine.routes.clone(),
             checker: Checker::new(&config.propagation),
             propagation: config.propagation.clone(),
             checks: checks.collect(),

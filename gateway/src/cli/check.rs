@@ -16,7 +16,7 @@ use super::{
     say,
 };
 use crate::{
-    check::{CheckError, CheckRequest, Outcome, Report},
+    check::{CheckError, CheckRequest, Ladder, Outcome, Report},
     config::Config,
     doors::admin::Client,
     engine::EngineError,
@@ -87,7 +87,7 @@ async fn check_here(config: Config, request: &CheckRequest, signals: &mut Signal
         )),
         error => Failure::opening(&config.data, error),
     })?;
-    let (ladder, cancel) = (engine.ladder(false), CancellationToken::new());
+    let (ladder, cancel) = (Ladder::new(&engine, false), CancellationToken::new());
     let mut climb = Box::pin(ladder.climb(request, &cancel));
     let report = loop {
         tokio::select! {

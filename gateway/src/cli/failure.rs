@@ -51,7 +51,7 @@ impl Failure {
             // Its text names the folder.
             EngineError::Store(StoreError::Unusable(text)) => Self::failed(text),
             EngineError::Store(error) => Self::failed(format!("the data folder {} cannot be opened: {error}", data.display())),
-            error @ (EngineError::Zone(_) | EngineError::Backend { .. }) => Self::usage(error),
+            error @ (EngineError::Zone(_) | EngineError::Backend(_)) => Self::usage(error),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::{
     tasks::Tasks,
 };
 use crate::{
+    check::Ladder,
     config::{Config, TlsFiles},
     doors::{
         acmedns,
@@ -133,7 +134,7 @@ impl Serving {
                 web::serve(listener, None, metrics_router.clone(), Limits { drain: LAST_PART, ..limits }, base.stop()),
             );
         }
-        let works = Works { issuer: Issuer::new(engine.clone()), sweeper: engine.sweeper(), ladder: engine.ladder(true) };
+        let works = Works { issuer: Issuer::new(engine.clone()), sweeper: engine.sweeper(), ladder: Ladder::new(&engine, true) };
         doors.spawn("the admin door", admin::serve(admin_listener, works, limits, doors.stop()));
         for Door { name, listener, tls, router } in opened {
             doors.spawn(format!("the {name} door"), web::serve(listener, tls, router, limits, doors.stop()));

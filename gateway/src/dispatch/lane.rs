@@ -7,41 +7,14 @@ use std::{
 };
 
 use authdns::Name;
-use parking_lot::Mutex;
 use providers::{Error, Receipt, TxtSet, Zone};
-use tokio::{
-    sync::{Notify, watch},
-    time::timeout,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::time::timeout;
 
-use super::{
-    DispatchMetrics, Pace, Route, Sight, merge,
-    queue::{Waiting, turns},
-    watch::{Watch, Watches},
-};
+use super::{merge, queue::turns, room::Room, watch::Watch};
 use crate::{
-    claim::{Claim, ClaimId, Event, Lane, State, Timestamp},
-    store::{Store, StoreError},
+    claim::{Claim, ClaimId, Event, State, Timestamp},
+    store::StoreError,
 };
-
-/// What belongs to one lane: shared by its rounds, by the watches of what it sent, and by whoever kicks it.
-pub(super) struct Room {
-    pub(super) lane: Lane,
-    pub(super) route: Route,
-    pub(super) store: Arc<dyn Store>,
-    pub(super) sight: Arc<dyn Sight>,
-    pub(super) pace: Pace,
-    pub(super) metrics: DispatchMetrics,
-    pub(super) work: Notify,
-    pub(super) rounds: watch::Sender<u64>,
-    pub(super) watches: Watches,
-    pub(super) waiting: Waiting,
-    /// Claims whose last attempt failed in a way that a person has to mend.
-    pub(super) refused: Mutex<HashSet<ClaimId>>,
-    pub(super) tasks: TaskTracker,
-    pub(super) stop: CancellationToken,
-}
 
 /// [`Pace::gather`]s that a round waits at most while claims keep coming.
 const MOST_GATHERS: u32 = 10;

@@ -3,7 +3,7 @@
 //! A lane holds no state of its own. Each round reads from the store what is to be done, so a crash loses nothing: the next process finds the same
 //! work, reads the zone again, and does what is missing.
 //!
-//! Files: [`lane`] the rounds; [`merge`] what has to change at one owner name (pure); [`watch`] from applied to visible; [`queue`] how much may wait and whose
+//! Files: [`room`] what belongs to a lane; [`lane`] its rounds; [`merge`] what has to change at one owner name (pure); [`watch`] from applied to visible, [`watches`] for which claims; [`queue`] how much may wait and whose
 //! turn it is; [`pace`] when a failed attempt is repeated; [`sight`] what tells that the world sees a value; [`metrics`] what is counted.
 
 mod lane;
@@ -11,8 +11,10 @@ mod merge;
 mod metrics;
 mod pace;
 mod queue;
+mod room;
 mod sight;
 mod watch;
+mod watches;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -34,7 +36,7 @@ use crate::{
     claim::{Backend, Claim, ClaimId, Holder, Lane, State, Timestamp},
     store::{Store, StoreError},
 };
-use lane::Room;
+use room::Room;
 
 /// The dispatcher; clones share it.
 #[derive(Clone)]

@@ -7,14 +7,13 @@ use hickory_proto::rr::RecordType;
 
 use super::{
     PropagationError,
+    exchange::DNS,
     resolver::ResolveError,
     walk::{Lost, Referral, Servers, Walk, named, shown},
 };
 
 /// Most addresses asked for one zone: more than any zone needs, few enough that nobody can make a cannon of this.
 const MOST_ADDRESSES: usize = 32;
-/// The port of DNS.
-pub(super) const DNS: u16 = 53;
 
 /// A zone and its servers.
 #[derive(Debug, Clone, PartialEq, Eq)]

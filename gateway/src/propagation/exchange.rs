@@ -20,6 +20,9 @@ use tokio::{
     time::timeout,
 };
 
+/// The port of DNS.
+pub(super) const DNS: u16 = 53;
+
 /// Largest answer over UDP: fits every path without fragments (DNS flag day 2020).
 const PAYLOAD: u16 = 1232;
 

@@ -66,7 +66,7 @@ pub use resolver::{ResolveError, Resolver};
 pub use sight::{Propagation, ServerState, Standing};
 
 use check::{Failure, Watch, Watched};
-use delegation::DNS;
+use exchange::DNS;
 use questions::{Network, Questions};
 use schedule::Schedule;
 use upstream::Upstream;

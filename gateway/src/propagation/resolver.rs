@@ -8,7 +8,11 @@ use hickory_proto::{
     rr::{Record, RecordType},
 };
 
-use super::{delegation::DNS, exchange::Question, https::Https, upstream::Upstream};
+use super::{
+    exchange::{DNS, Question},
+    https::Https,
+    upstream::Upstream,
+};
 use crate::config::{self, ResolverAddress};
 
 /// How long each resolver may take, in the first round and in the second.

@@ -50,7 +50,7 @@ impl House {
 }
 
 fn works(engine: &Engine) -> Works {
-    Works { issuer: Issuer::new(engine.clone()), sweeper: engine.sweeper(), ladder: engine.ladder(true) }
+    Works { issuer: Issuer::new(engine.clone()), sweeper: engine.sweeper(), ladder: Ladder::new(engine, true) }
 }
 
 fn request(name: &str, url: &str) -> IssueRequest {
@@ -100,7 +100,7 @@ async fn what_is_no_request_is_refused() {
     let runs = Runs {
         issuer: Issuer::new(house.engine.clone()),
         sweeper: house.engine.sweeper(),
-        ladder: house.engine.ladder(true),
+        ladder: Ladder::new(&house.engine, true),
         tasks: TaskTracker::new(),
         cancel: CancellationToken::new(),
     };
@@ -152,7 +152,7 @@ async fn an_open_check_ends_with_the_door() {
     let runs = Runs {
         issuer: Issuer::new(house.engine.clone()),
         sweeper: house.engine.sweeper(),
-        ladder: house.engine.ladder(true),
+        ladder: Ladder::new(&house.engine, true),
         tasks: TaskTracker::new(),
         cancel: CancellationToken::new(),
     };
