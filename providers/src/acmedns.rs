@@ -87,7 +87,7 @@ fn two() -> usize {
     2
 }
 
-impl crate::registry::Settings for Settings {
+impl crate::kind::Settings for Settings {
     const ID: &'static str = "acmedns";
     const TITLE: &'static str = "acme-dns";
 

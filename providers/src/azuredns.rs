@@ -44,8 +44,9 @@ use self::{
 use crate::{
     Calls, Change, Context, Error, Limits, Listing, Provider, Receipt, TxtSet, Zone,
     http::{self, Http},
+    kind,
     limiter::Limiter,
-    registry, zones,
+    zones,
 };
 
 /// Reads, and writes, under way at a time.
@@ -132,7 +133,7 @@ impl Cloud {
     }
 }
 
-impl registry::Settings for Settings {
+impl kind::Settings for Settings {
     const ID: &'static str = "azuredns";
     const TITLE: &'static str = "Azure DNS";
 

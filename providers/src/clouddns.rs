@@ -32,8 +32,8 @@ use crate::{
     Calls, Change, Context, Error, Limits, Listing, Progress, Provider, Receipt, TxtSet, Zone,
     batch::{self, Refusal},
     http::{self, Http, Reply},
+    kind,
     limiter::Limiter,
-    registry,
     secret::SecretRef,
     zones::MOST_LISTED,
 };
@@ -76,7 +76,7 @@ pub(crate) struct Settings {
     ca_file: Option<PathBuf>,
 }
 
-impl registry::Settings for Settings {
+impl kind::Settings for Settings {
     const ID: &'static str = "clouddns";
     const TITLE: &'static str = "Google Cloud DNS";
 

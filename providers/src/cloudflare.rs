@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    Calls, Change, Context, Error, Limits, Listing, Marked, Provider, Receipt, TxtSet, Zone, batch, http, registry,
+    Calls, Change, Context, Error, Limits, Listing, Marked, Provider, Receipt, TxtSet, Zone, batch, http, kind,
     secret::SecretRef,
     txt::{self, Escapes},
     zones,
@@ -79,7 +79,7 @@ fn free_batch() -> usize {
     FREE_BATCH
 }
 
-impl registry::Settings for Settings {
+impl kind::Settings for Settings {
     const ID: &'static str = "cloudflare";
     const TITLE: &'static str = "Cloudflare";
 

@@ -27,8 +27,8 @@ use serde_json::json;
 use crate::{
     Calls, Change, Context, Error, Limits, Listing, Provider, Receipt, TxtSet, Zone,
     http::{self, Http, Reply},
+    kind,
     limiter::Limiter,
-    registry,
     secret::{self, SecretRef, Secrets},
     zones,
 };
@@ -64,7 +64,7 @@ pub(crate) struct Settings {
     ca_file: Option<PathBuf>,
 }
 
-impl registry::Settings for Settings {
+impl kind::Settings for Settings {
     const ID: &'static str = "digitalocean";
     const TITLE: &'static str = "DigitalOcean";
 

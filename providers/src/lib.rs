@@ -21,6 +21,7 @@ mod digitalocean;
 mod dns;
 mod error;
 pub mod http;
+mod kind;
 pub mod limiter;
 mod powerdns;
 mod registry;
@@ -36,7 +37,8 @@ use async_trait::async_trait;
 use authdns::Name;
 
 pub use error::Error;
-pub use registry::{Build, Context, KINDS, Kind, Settings, kind};
+pub use kind::{Build, Context, Kind, Settings};
+pub use registry::{KINDS, kind};
 
 /// A zone as a provider knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

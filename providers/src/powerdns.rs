@@ -74,7 +74,7 @@ fn localhost() -> String {
     "localhost".to_owned()
 }
 
-impl crate::registry::Settings for Settings {
+impl crate::kind::Settings for Settings {
     const ID: &'static str = "powerdns";
     const TITLE: &'static str = "PowerDNS";
 

@@ -70,7 +70,7 @@ pub(crate) struct Tsig {
     key: SecretRef,
 }
 
-impl crate::registry::Settings for Settings {
+impl crate::kind::Settings for Settings {
     const ID: &'static str = "rfc2136";
     const TITLE: &'static str = "Dynamic updates (RFC 2136)";
 

@@ -41,9 +41,8 @@ use self::{
     session::Session,
 };
 use crate::{
-    Calls, Change, Context, Error, Limits, Listing, Progress, Provider, Receipt, TxtSet, Zone, batch, http,
+    Calls, Change, Context, Error, Limits, Listing, Progress, Provider, Receipt, TxtSet, Zone, batch, http, kind,
     limiter::Limiter,
-    registry,
     secret::{SecretRef, Secrets},
     zones::MOST_LISTED,
 };
@@ -108,7 +107,7 @@ pub(crate) struct AssumeRole {
     pub(crate) session_name: Option<String>,
 }
 
-impl registry::Settings for Settings {
+impl kind::Settings for Settings {
     const ID: &'static str = "route53";
     const TITLE: &'static str = "Amazon Route 53";
 
