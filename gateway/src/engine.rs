@@ -13,7 +13,7 @@ use crate::{
     claim::Backend,
     config::Config,
     dispatch::{DispatchMetrics, Dispatcher, Pace, QueueMetrics, Route},
-    ledger::{ClaimError, EmbeddedZones, Ledger},
+    ledger::{EmbeddedZones, Ledger},
     propagation::{Guide, Propagation, ResolveError, Resolver, ServerMetrics, Whom},
     store::{DataFolder, SqliteStore, Store, StoreError, StoreMetrics},
     sweep::Sweeper,
@@ -115,15 +115,14 @@ impl Engine {
 #[async_trait]
 impl Guide for Engine {
     async fn whom(&self, name: &Name) -> Result<Whom, ResolveError> {
-        let lost = |error: &dyn std::error::Error| ResolveError::NoServers(error.to_string());
         match self.ledger.lane_of(name).await {
             Ok(lane) if lane.backend == Backend::Embedded => Ok(Whom::Nobody),
             Ok(lane) => {
-                let servers = self.propagation.own_servers(&lane).await.map_err(|error| lost(&error))?;
+                let servers = self.propagation.own_servers(&lane).await.map_err(|error| ResolveError::NoServers(error.to_string()))?;
                 Ok(servers.map_or(Whom::Nobody, Whom::These))
             }
-            Err(ClaimError::NoZone(_)) => Ok(Whom::These(Resolver::configured(&self.config.propagation))),
-            Err(error) => Err(lost(&error)),
+            // Where a backend cannot be asked, the name is taken for somebody else's: most are.
+            Err(_) => Ok(Whom::These(Resolver::configured(&self.config.propagation))),
         }
     }
 }

@@ -62,7 +62,11 @@ impl Served for Engine {
 /// A text that says what was found instead and which record to create.
 pub(super) async fn find(domain: &Name, served: &dyn Served) -> Result<Destination, String> {
     let challenge = domain.prepend(CHALLENGE_LABEL).map_err(|error| format!("{domain}: {error}"))?;
-    let here = served.lane_of(&challenge).await?;
+    let (here, unasked) = match served.lane_of(&challenge).await {
+        Ok(lane) => (lane, None),
+        // A backend that cannot be asked is none of our business where a CNAME leads elsewhere.
+        Err(why) => (None, Some(why)),
+    };
     if let Some(lane) = here.as_ref().filter(|lane| lane.backend == Backend::Embedded) {
         if is_account_name(&challenge, &lane.zone) {
             return Err(format!("{} belongs to an acme-dns account: the issuer may not write it", challenge.to_relative_string()));
@@ -79,7 +83,7 @@ pub(super) async fn find(domain: &Name, served: &dyn Served) -> Result<Destinati
                 Some(end) => served.lane_of(end).await?,
                 None => None,
             };
-            judge(domain, challenge, &chain, lane, &served.zones())
+            judge(domain, challenge, &chain, lane, &served.zones()).map_err(|advice| unasked.unwrap_or(advice))
         }
     }
 }
@@ -129,8 +133,10 @@ fn accident(name: &str, end: &Name, advice: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hickory_proto::rr::{RData, Record, rdata};
+
     use super::*;
-    use crate::propagation::{By, Link, ResolveError, Resolver, Whom};
+    use crate::propagation::{By, Link, ResolveError, Resolver, Whom, fake};
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
@@ -155,6 +161,50 @@ mod tests {
         fn zones(&self) -> Vec<Name> {
             vec![name("auth.test")]
         }
+    }
+
+    /// As [`Fake`], beside a backend that cannot be asked.
+    struct Broken(Resolver);
+
+    #[async_trait]
+    impl Guide for Broken {
+        async fn whom(&self, at: &Name) -> Result<Whom, ResolveError> {
+            Ok(if lane(at).is_some() { Whom::Nobody } else { Whom::These(self.0.clone()) })
+        }
+    }
+
+    #[async_trait]
+    impl Served for Broken {
+        async fn lane_of(&self, at: &Name) -> Result<Option<Lane>, String> {
+            lane(at).map(Some).ok_or_else(|| "the credential was refused".to_owned())
+        }
+
+        fn zones(&self) -> Vec<Name> {
+            Fake.zones()
+        }
+    }
+
+    /// A resolver that knows one CNAME.
+    async fn knowing(from: &'static str, to: &'static str) -> (fake::Fake, Resolver) {
+        let fake = fake::Fake::start(move |query, _| {
+            let mut answer = fake::reply(query, false, &[]);
+            if query.queries[0].name.to_ascii() == from {
+                let target = rdata::CNAME(to.parse().unwrap());
+                answer.answers.push(Record::from_rdata(query.queries[0].name.clone(), 60, RData::CNAME(target)));
+            }
+            vec![answer]
+        })
+        .await;
+        let resolver = Resolver::new(vec![fake.address]);
+        (fake, resolver)
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_cannot_be_asked_is_in_the_way_of_its_own_names_alone() {
+        let (_fake, resolver) = knowing("_acme-challenge.example.com.", "example.com.auth.test.").await;
+        let served = Broken(resolver);
+        assert_eq!(find(&name("example.com"), &served).await.unwrap().owner, name("example.com.auth.test"));
+        assert_eq!(find(&name("example.org"), &served).await, Err("the credential was refused".to_owned()));
     }
 
     fn lane(at: &Name) -> Option<Lane> {
