@@ -361,6 +361,24 @@ async fn a_thousand_claims_are_a_handful_of_changes() {
     assert!(dns.records.lock().is_empty());
 }
 
+#[tokio::test]
+async fn what_stands_already_takes_no_place_in_the_queue() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dns = FakeDns::serving(REMOTE);
+    let process = Process::start(folder.path(), &dns);
+    let again = || vec![request("_acme-challenge.example.com", "v"); 100];
+    // More than one tenant may have waiting.
+    for _ in 0..60 {
+        assert_eq!(process.ledger.claim(again()).await, Ok(()));
+        let recounted = async {
+            while process.dispatch.waiting().iter().any(|(_, waiting)| *waiting > 0) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), recounted).await.expect("the lane counts anew");
+    }
+}
+
 /// Sees what a test lets it see.
 struct Gate {
     waits: tokio::sync::Semaphore,

@@ -223,13 +223,14 @@ async fn issue_here(
     // The certificate is on disk before anything else is waited for.
     let done = done(outcome);
     let left = tokio::select! {
-        left = engine.removed(REMOVAL) => left.unwrap_or_default(),
-        _ = signals.next() => 0,
+        left = engine.removed(REMOVAL) => left.map_err(|error| error.to_string()),
+        _ = signals.next() => Err("stopped before that was known".to_owned()),
     };
-    if left > 0 {
-        line(&format!(
-            "{left} values are still to be removed from DNS: the next acmegate on this data folder goes on with it, and `acmegate sweep` shows them"
-        ));
+    let later = "the next acmegate on this data folder goes on with it, and `acmegate sweep` shows them";
+    match left {
+        Ok(0) => {}
+        Ok(left) => line(&format!("{left} values are still to be removed from DNS: {later}")),
+        Err(why) => line(&format!("values may still have to be removed from DNS ({why}): {later}")),
     }
     base.drain(DRAIN).await;
     if tokio::time::timeout(DRAIN, engine.close()).await.is_err() {

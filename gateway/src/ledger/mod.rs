@@ -5,7 +5,7 @@
 
 mod embedded;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use authdns::{Name, Zones};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -85,7 +85,6 @@ impl Ledger {
         let mut new = Vec::with_capacity(requests.len());
         for request in requests {
             let lane = self.lane_of(&request.owner).await?;
-            self.dispatch.admit(&lane, &request.holder)?;
             new.push(NewClaim {
                 lane,
                 owner: request.owner,
@@ -95,8 +94,15 @@ impl Ledger {
                 keep: request.keep.map(Into::into),
             });
         }
-        let claims = self.store.claim(new).await?;
-        self.kick(&claims);
+        let lanes: BTreeSet<Lane> = new.iter().map(|claim| &claim.lane).filter(|lane| lane.backend != Backend::Embedded).cloned().collect();
+        let admitted = new.iter().try_for_each(|claim| self.dispatch.admit(&claim.lane, &claim.holder));
+        let claims = match admitted {
+            Ok(()) => self.store.claim(new).await.map_err(ClaimError::from),
+            Err(full) => Err(full.into()),
+        };
+        // Whatever came of it: the lane counts anew what waits, so that what was refused, or stands already, keeps no place.
+        lanes.iter().for_each(|lane| self.dispatch.kick(lane));
+        let claims = claims?;
         let waiting: Vec<_> = claims.iter().filter(|claim| claim.state != State::Visible).map(|claim| claim.id).collect();
         if waiting.is_empty() {
             return Ok(());
