@@ -8,6 +8,10 @@
 //! self-consistent estimate for interval-censored data (Turnbull 1976), newer ones weighing more, and a little weight spread over everything, so that a change
 //! is noticed.
 //!
+//! **What is forgotten.** Most waits teach nothing: the value was there at the usual time. Were the oldest interval to go for each new one, what little is known of
+//! how early the value may be there would go too, and be learned anew at a second's cost each time. So the two intervals that are most alike become one. And the
+//! other way round: two delays in a row that nobody would have expected are a change, and what was known before is dropped.
+//!
 //! **What is chosen.** The times with the least expected lag, a question having a small price of its own, by dynamic programming over a grid of times. A question
 //! inside an interval of which nothing more is known gets a bonus for what it will teach. So a constant delay is found by bisection within a few waits, and
 //! nobody is asked while nothing is to be expected.
@@ -18,22 +22,26 @@
 //! **What no schedule can do.** With one name, and a delay that is as likely now as a second later, the questions lie a second apart and the lag is half a second at
 //! the median. It is less where half of the delays fall into windows of less than that, or where there are scouts.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 /// The least time between two questions to one server for one owner name: a second, and what the way there may add to one and not to the next.
 pub(super) const APART: Duration = Duration::from_millis(1010);
 /// The first question, where nothing is known.
 const FIRST: f64 = 0.1;
-/// Delays remembered.
+/// Intervals remembered.
 const WINDOW: usize = 32;
 /// What an observation weighs against the next newer one.
-const FADING: f64 = 0.95;
+const FADING: f64 = 0.96;
+/// A delay less likely than this is a surprise…
+const SURPRISE: f64 = 0.1;
+/// …once so many intervals are known.
+const SETTLED: usize = 8;
 /// Weight, in observations, of "anything may happen".
 const DOUBT: f64 = 0.5;
 /// What one question costs, in seconds of lag.
-const PRICE: f64 = 0.02;
+const PRICE: f64 = 0.01;
 /// Waits to come that a lesson is good for.
-const LESSONS: f64 = 5.0;
+const LESSONS: f64 = 8.0;
 /// Rounds of the estimate.
 const ROUNDS: usize = 40;
 /// How much wider a stretch is made, in parts of the distance between the quartiles.
@@ -56,9 +64,22 @@ pub(super) struct Observation {
     pub(super) by: Duration,
 }
 
-/// The newest delays of one server or one backend.
+/// The delays of one server or one backend.
 #[derive(Debug, Clone, Default)]
-pub(super) struct History(VecDeque<Observation>);
+pub(super) struct History {
+    /// Oldest first.
+    seen: Vec<Weighted>,
+    /// The newest was a surprise.
+    surprised: bool,
+}
+
+/// An observation, or several that were alike: the interval that holds them all.
+#[derive(Debug, Clone, Copy)]
+struct Weighted {
+    after: f64,
+    by: f64,
+    weight: f64,
+}
 
 /// The times of the questions to one server, counted from the start of the wait.
 #[derive(Debug, Clone)]
@@ -82,17 +103,39 @@ pub(super) fn scouts(owners: usize) -> usize {
 }
 
 impl History {
-    /// Takes up a delay; the oldest goes.
+    /// Takes up a delay.
     pub(super) fn note(&mut self, seen: Observation) {
-        if self.0.len() == WINDOW {
-            self.0.pop_front();
+        let seen = Weighted { after: seen.after.as_secs_f64(), by: seen.by.as_secs_f64(), weight: 1.0 };
+        let surprise = self.seen.len() >= SETTLED && likelihood(&self.cells(), seen) < SURPRISE;
+        if surprise && self.surprised {
+            self.seen.drain(..self.seen.len() - 1);
         }
-        self.0.push_back(seen);
+        self.surprised = surprise;
+        self.seen.iter_mut().for_each(|old| old.weight *= FADING);
+        self.seen.push(seen);
+        if self.seen.len() > WINDOW {
+            self.unite();
+        }
     }
 
-    /// Delays known.
+    /// Makes one of the two intervals that are most alike.
+    fn unite(&mut self) {
+        let pairs = (0..self.seen.len()).flat_map(|newer| (0..newer).map(move |older| (older, newer)));
+        let unlike = |&(older, newer): &(usize, usize)| {
+            let (older, newer) = (self.seen[older], self.seen[newer]);
+            (older.after - newer.after).abs() + (older.by - newer.by).abs()
+        };
+        if let Some((older, newer)) = pairs.min_by(|a, b| unlike(a).total_cmp(&unlike(b))) {
+            let with = self.seen[older];
+            let into = &mut self.seen[newer];
+            *into = Weighted { after: into.after.min(with.after), by: into.by.max(with.by), weight: into.weight + with.weight };
+            self.seen.remove(older);
+        }
+    }
+
+    /// Intervals known.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.seen.len()
     }
 
     /// The best times for a wait for so many owner names.
@@ -100,26 +143,21 @@ impl History {
         let again = APART.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "at most five")]
         let apart = again / scouts(owners) as f64;
-        let planned = if self.0.is_empty() { vec![FIRST] } else { plan(&self.cells(), apart) };
+        let planned = if self.seen.is_empty() { vec![FIRST] } else { plan(&self.cells(), apart) };
         Schedule { planned, apart, again, growth: GROWTH, longest: LONGEST }
     }
 
-    /// Where the delays lie: the self-consistent estimate, newest first in weight.
+    /// Where the delays lie: the self-consistent estimate, the newest weighing most.
     fn cells(&self) -> Vec<Cell> {
-        let newest = self.0.iter().rev();
-        let seen: Vec<(f64, f64, f64)> = newest
-            .zip(std::iter::successors(Some(1.0), |weight| Some(weight * FADING)))
-            .map(|(one, weight)| (one.after.as_secs_f64(), one.by.as_secs_f64(), weight))
-            .collect();
-        let mut cells = innermost(&seen);
-        let total: f64 = seen.iter().map(|(_, _, weight)| weight).sum();
+        let mut cells = innermost(&self.seen);
+        let total: f64 = self.seen.iter().map(|seen| seen.weight).sum();
         for _ in 0..ROUNDS {
             let mut next = vec![0.0; cells.len()];
-            for &(after, by, weight) in &seen {
-                let inside = |cell: &Cell| after <= cell.after && cell.by <= by;
+            for seen in &self.seen {
+                let inside = |cell: &Cell| seen.after <= cell.after && cell.by <= seen.by;
                 let mass: f64 = cells.iter().filter(|cell| inside(cell)).map(|cell| cell.mass).sum();
                 for (cell, next) in cells.iter().zip(&mut next).filter(|(cell, _)| mass > 0.0 && inside(cell)) {
-                    *next += weight * cell.mass / mass;
+                    *next += seen.weight * cell.mass / mass;
                 }
             }
             cells.iter_mut().zip(next).for_each(|(cell, next)| cell.mass = next / total);
@@ -169,9 +207,9 @@ struct Cell {
 }
 
 /// The stretches that begin where an interval begins and end where one ends, with none beginning or ending inside: the only ones that can have mass.
-fn innermost(seen: &[(f64, f64, f64)]) -> Vec<Cell> {
-    let ends = seen.iter().map(|&(_, by, _)| (by, false));
-    let mut bounds: Vec<(f64, bool)> = seen.iter().map(|&(after, _, _)| (after, true)).chain(ends).collect();
+fn innermost(seen: &[Weighted]) -> Vec<Cell> {
+    let ends = seen.iter().map(|seen| (seen.by, false));
+    let mut bounds: Vec<(f64, bool)> = seen.iter().map(|seen| (seen.after, true)).chain(ends).collect();
     // What ends at a time holds it, what begins there does not: ends first.
     bounds.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let pairs = bounds.iter().zip(bounds.iter().skip(1));
@@ -179,10 +217,16 @@ fn innermost(seen: &[(f64, f64, f64)]) -> Vec<Cell> {
         .filter(|((after, begins), (by, begins_too))| *begins && !*begins_too && by > after)
         .map(|(&(after, _), &(by, _))| Cell { after, by, mass: 0.0 })
         .collect();
-    #[expect(clippy::cast_precision_loss, reason = "at most 32")]
+    #[expect(clippy::cast_precision_loss, reason = "at most 33")]
     let share = 1.0 / cells.len().max(1) as f64;
     cells.iter_mut().for_each(|cell| cell.mass = share);
     cells
+}
+
+/// How likely a delay in this interval was held to be.
+fn likelihood(cells: &[Cell], seen: Weighted) -> f64 {
+    let overlap = |cell: &Cell| (seen.by.min(cell.by) - seen.after.max(cell.after)).max(0.0);
+    smoothed(cells).iter().map(|cell| cell.mass * (overlap(cell) / (cell.by - cell.after).max(f64::EPSILON)).min(1.0)).sum()
 }
 
 /// The times with the least expected lag, at least `apart` from each other.
