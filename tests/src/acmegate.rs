@@ -17,6 +17,7 @@ use crate::{
     temporary_folder,
     testca::TestCa,
     wait::LIMIT,
+    webhook::EVERYTHING,
     workspace, write,
 };
 
@@ -92,10 +93,10 @@ impl Config {
         self.section("acmedns", &format!("listen: \"127.0.0.1:0\"\n{lines}"))
     }
 
-    /// Opens the webhook door on a free port.
+    /// Opens the webhook door on a free port, for every name.
     #[must_use]
     pub fn webhook(self) -> Self {
-        self.section("webhook", "listen: \"127.0.0.1:0\"\ngroup: acme.acmegate.io\nsolver: acmegate")
+        self.section("webhook", &format!("listen: \"127.0.0.1:0\"\ngroup: acme.acmegate.io\nsolver: acmegate\n{EVERYTHING}"))
     }
 
     /// Opens the metrics door on a free port.

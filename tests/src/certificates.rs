@@ -25,15 +25,23 @@ pub async fn assert_issued(folder: &Path, ca: &TestCa, names: &[&str]) {
     assert!(!of(&chain).is_empty(), "chain.pem holds the intermediates");
     assert_eq!(of(&fullchain), [of(&certificate), of(&chain)].concat(), "fullchain.pem is cert.pem and chain.pem");
 
-    let expected: BTreeSet<_> = names.iter().map(|name| (*name).to_owned()).collect();
-    let leaf = of(&certificate).remove(0);
-    assert_eq!(dns_names(&leaf), expected, "the names of the certificate");
-
     let mode = fs::metadata(folder.join("privkey.pem")).map(|m| m.permissions().mode() & 0o777);
     assert_eq!(mode.ok(), Some(0o600), "the mode of privkey.pem");
-    assert!(is_key_of(&file("privkey.pem"), &leaf), "privkey.pem is the key of cert.pem");
+    assert_holds(&fullchain, &file("privkey.pem"), ca, names).await;
+}
 
-    assert_chain_holds(&leaf, &of(&chain), &ca.issuing_root().await, names);
+/// Asserts that a chain and a key (PEM) are a certificate of `ca` for exactly `names`: the chain holds under the authority's root for every name, and the key
+/// is the certificate's.
+///
+/// # Panics
+/// When any of that is not so.
+pub async fn assert_holds(chain: &str, key: &str, ca: &TestCa, names: &[&str]) {
+    let mut chain = certificates(chain);
+    let leaf = chain.remove(0);
+    let expected: BTreeSet<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(dns_names(&leaf), expected, "the names of the certificate");
+    assert!(is_key_of(key, &leaf), "the private key is the certificate's");
+    assert_chain_holds(&leaf, &chain, &ca.issuing_root().await, names);
 }
 
 /// The certificates of a PEM file.

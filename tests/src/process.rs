@@ -196,7 +196,7 @@ impl Drop for Process {
 
 impl Process {
     /// The ends of both streams, as a failing test shows them.
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let mut log = String::new();
         for (stream, lines) in [("output", &self.stdout), ("log", &self.stderr)] {
             let all = lines.from(0);

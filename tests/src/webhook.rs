@@ -1,5 +1,7 @@
 //! The webhook door as cert-manager uses it: Present and CleanUp over HTTPS.
 
+use std::{net::SocketAddr, path::PathBuf};
+
 use rcgen::CertifiedKey;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -15,9 +17,16 @@ use crate::{
 /// Where the solver is, as an Issuer names it by default.
 const PATH: &str = "/apis/acme.acmegate.io/v1alpha1/acmegate";
 
+/// The line of the section `webhook` that lets everybody have everything written.
+pub const EVERYTHING: &str = "policy: [{namespaces: [\"*\"], names: [\"*\"], targets: [\"*\"]}]";
+
+/// The Service whose name is in the door's certificate: its namespace and name.
+pub const SERVICE: (&str, &str) = ("acmegate", "acmegate");
+
 /// A client of the door, with the certificate that the door shall show.
 pub struct Webhook {
     client: reqwest::Client,
+    certificate: String,
     folder: TempDir,
 }
 
@@ -46,22 +55,38 @@ impl Webhook {
     /// When that fails.
     pub fn new() -> Self {
         let folder = temporary_folder("webhook");
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]);
+        let service = format!("{}.{}.svc", SERVICE.1, SERVICE.0);
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned(), service]);
         let CertifiedKey { cert, signing_key } = made.unwrap_or_else(|e| panic!("cannot make a certificate: {e}"));
         write(&folder.path().join("chain.pem"), &cert.pem());
         write(&folder.path().join("key.pem"), &signing_key.serialize_pem());
         // A connection a call: over HTTP/2 the door has a bound of streams, and more calls than that would wait in the client.
         let client = reqwest::Certificate::from_pem(cert.pem().as_bytes())
             .and_then(|root| reqwest::Client::builder().tls_certs_only([root]).http1_only().timeout(LIMIT).build());
-        Self { client: client.unwrap_or_else(|e| panic!("cannot make a client: {e}")), folder }
+        Self { client: client.unwrap_or_else(|e| panic!("cannot make a client: {e}")), certificate: cert.pem(), folder }
     }
 
-    /// Opens the door on a free port.
+    /// The door's certificate in PEM: it is its own authority.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// The file of the door's certificate.
+    pub fn certificate_file(&self) -> PathBuf {
+        self.folder.path().join("chain.pem")
+    }
+
+    /// Opens the door on a free port, for every name.
     #[must_use]
     pub fn configure(&self, config: Config) -> Config {
-        let file = |name: &str| self.folder.path().join(name);
-        let (chain, key) = (file("chain.pem"), file("key.pem"));
-        config.section("webhook", &format!("listen: \"127.0.0.1:0\"\ntls: {{ certificate: {chain:?}, key: {key:?} }}"))
+        self.configure_at(config, ([127, 0, 0, 1], 0).into(), "")
+    }
+
+    /// Opens the door here, with these lines more in its section.
+    #[must_use]
+    pub fn configure_at(&self, config: Config, listen: SocketAddr, more: &str) -> Config {
+        let (chain, key) = (self.certificate_file(), self.folder.path().join("key.pem"));
+        config.section("webhook", &format!("listen: \"{listen}\"\ntls: {{ certificate: {chain:?}, key: {key:?} }}\n{EVERYTHING}\n{more}"))
     }
 
     /// Asks once that a value stands at a name.

@@ -1,0 +1,19 @@
+//! acmegate in a cluster: behind a real API server, called by cert-manager's own client and controllers.
+//!
+//! - [`callers`]: who may call, and who gets nowhere.
+//! - [`conformance`]: cert-manager's suite for webhooks, before the door itself.
+//! - [`discovery`]: what the API server and kubectl ask.
+//! - [`issuance`]: certificates by cert-manager, to `Ready`, and nothing left of them.
+
+#![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
+#[path = "cluster/callers.rs"]
+mod callers;
+#[path = "cluster/conformance.rs"]
+mod conformance;
+#[path = "cluster/discovery.rs"]
+mod discovery;
+#[path = "cluster/issuance.rs"]
+mod issuance;
+#[path = "cluster/lab.rs"]
+mod lab;
