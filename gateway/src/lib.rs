@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod doors;
 pub mod engine;
 pub mod issuer;
+pub mod kubernetes;
 pub mod ledger;
 pub mod policy;
 pub mod propagation;

@@ -93,6 +93,7 @@ async fn what_waits_for_a_credential_goes_out_when_it_works_again() {
         holder: Holder::from("webhook:ns/example.com"),
         owner: common::name("_acme-challenge.example.com"),
         value: "v".parse().expect("a value"),
+        backend: None,
         lifetime: None,
         keep: None,
     };

@@ -17,7 +17,7 @@ use common::{FakeDns, Fault, name};
 use gateway::{
     claim::Timestamp,
     dispatch::{Blind, Dispatcher, Pace, Sight},
-    ledger::{ClaimError, EmbeddedZones, Holder, Ledger, Release, Request},
+    ledger::{Backend, ClaimError, EmbeddedZones, Holder, Ledger, Release, Request},
     store::{SqliteStore, Store, StoreMetrics},
 };
 use prometheus_client::registry::Registry;
@@ -193,6 +193,7 @@ async fn play(steps: Vec<Step>) {
                     holder: Holder::from(HOLDERS[holder]),
                     owner: owner.clone(),
                     value: value.parse().expect("a value"),
+                    backend: None,
                     lifetime,
                     keep: keep.and_then(std::num::NonZeroU32::new),
                 };
@@ -300,10 +301,35 @@ async fn a_name_that_nobody_serves_is_refused() {
         holder: Holder::from("issue:1"),
         owner: name("notexample.com"),
         value: "v".parse().expect("a value"),
+        backend: None,
         lifetime: None,
         keep: None,
     };
     assert_eq!(process.ledger.claim(vec![request]).await, Err(ClaimError::NoZone(name("notexample.com"))));
+}
+
+#[tokio::test]
+async fn a_claim_goes_to_the_backend_that_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = common::open(folder.path(), &[EMBEDDED]);
+    let (wide, deep) = (FakeDns::serving("example.com"), FakeDns::serving("deep.example.com"));
+    let routes = vec![common::route("wide", wide.clone()), common::route("deep", deep.clone())];
+    let dispatch = Dispatcher::new(store.clone(), routes, Arc::new(Blind), Pace::default(), CancellationToken::new());
+    let zone = ZoneConfig::new(name(EMBEDDED), vec![name("ns1.auth.test")], name("hostmaster.auth.test"));
+    let ledger = Ledger::new(store.clone(), Zones::new(vec![zone]).expect("a zone"), dispatch.clone());
+    let owner = "_acme-challenge.deep.example.com";
+    let through = |backend: &str, owner: &str, value: &str| Request { backend: Some(Backend::from(backend)), ..request(owner, value) };
+
+    assert_eq!(ledger.claim(vec![request(owner, "1"), through("wide", owner, "2"), through("deep", owner, "3")]).await, Ok(()));
+    assert_eq!((deep.values(owner), wide.values(owner)), (vec!["1".to_owned(), "3".to_owned()], vec!["2".to_owned()]));
+    assert_eq!(ledger.claim(vec![through("embedded", "a.auth.test", "4")]).await, Ok(()));
+
+    let not_served = |backend: &str, owner: &str| Err(ClaimError::NotServed { backend: backend.to_owned(), owner: name(owner) });
+    for (backend, owner) in [("deep", "_acme-challenge.example.com"), ("embedded", owner), ("wide", "a.auth.test")] {
+        assert_eq!(ledger.claim(vec![through(backend, owner, "5")]).await, not_served(backend, owner));
+    }
+    assert_eq!(ledger.claim(vec![through("wild", owner, "5")]).await, Err(ClaimError::NoBackend("wild".to_owned())));
+    dispatch.close().await;
 }
 
 fn request(owner: &str, value: &str) -> Request {
@@ -311,6 +337,7 @@ fn request(owner: &str, value: &str) -> Request {
         holder: Holder::from("webhook:ns/example.com"),
         owner: name(owner),
         value: value.parse().expect("a value"),
+        backend: None,
         lifetime: None,
         keep: None,
     }

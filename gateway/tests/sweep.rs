@@ -43,8 +43,14 @@ impl House {
     }
 
     async fn claim(&self, value: &str, holder: &str, lifetime: Option<Duration>) {
-        let request =
-            Request { holder: Holder::from(holder), owner: name(OWNER), value: value.parse().expect("a value"), lifetime, keep: None };
+        let request = Request {
+            holder: Holder::from(holder),
+            owner: name(OWNER),
+            value: value.parse().expect("a value"),
+            backend: None,
+            lifetime,
+            keep: None,
+        };
         self.ledger.claim(vec![request]).await.expect("claimed");
     }
 

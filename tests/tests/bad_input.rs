@@ -18,6 +18,7 @@ use acmegate_tests::{
     http::{Connection, Response, request},
     skip,
     wait::{LIMIT, bounded},
+    webhook::EVERYTHING,
 };
 use hickory_proto::rr::RecordType;
 use reqwest::Client;
@@ -426,7 +427,7 @@ impl Gateway {
         let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
         acmegate_tests::write(&chain, &made.cert.pem());
         acmegate_tests::write(&key, &made.signing_key.serialize_pem());
-        let webhook = format!("listen: \"127.0.0.1:0\"\ntls: {{ certificate: {chain:?}, key: {key:?} }}");
+        let webhook = format!("listen: \"127.0.0.1:0\"\ntls: {{ certificate: {chain:?}, key: {key:?} }}\n{EVERYTHING}");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config::new().dns(any).zone_with(ZONE, "ns1.auth.example.org", &["ns1.auth.example.org. 3600 A 198.51.100.1"]);
         let acmegate = Acmegate::started(config.acmedns().metrics().section("webhook", &webhook)).await;

@@ -98,7 +98,7 @@ async fn the_worked_examples_run_as_written() {
             &format!("      contact: ops@example.org\n      ca_file: {}\n", ca.ca_file().display()),
         )
         .replace("acmedns:\n", &format!("{}acmedns:\n", block(&yaml, "- name: _acme-challenge.example.net")));
-    let backends = block(&yaml, "backends:").replace("192.0.2.53:53", &office.dns().to_string());
+    let backends = block(&yaml, "provider: rfc2136").replace("192.0.2.53:53", &office.dns().to_string());
     let config = format!("{config}{backends}propagation:\n  resolvers: [\"{}\"]\n", resolver.dns());
     write(&folder.path().join("acmegate.yaml"), &config);
 

@@ -14,6 +14,7 @@ use acmegate_tests::{
     dns,
     http::{Connection, Response, request},
     wait::LIMIT,
+    webhook::EVERYTHING,
 };
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use rustls::pki_types::CertificateDer;
@@ -43,6 +44,21 @@ async fn present_and_clean_up_as_cert_manager_sends_them() {
     gateway.succeeds("CleanUp", &one).await;
     gateway.succeeds("Present", &one).await;
     assert_eq!(gateway.txt("a").await, BTreeSet::from([value(1)]), "and comes back");
+}
+
+/// Who reads the log later finds each call, and can tell two values apart.
+#[tokio::test]
+async fn each_call_leaves_an_audit_line() {
+    let gateway = Gateway::start(Config::new()).await;
+    let payload = challenge("audited", &value(7));
+    gateway.succeeds("Present", &payload).await;
+    let audited = |line: &str| serde_json::from_str::<Value>(line).ok().filter(|line| line["target"] == "acmegate::audit");
+    let line = gateway.acmegate.process().stderr_line("an audit line", audited).await;
+    let said = ["action", "outcome", "caller", "namespace", "owner", "backend", "reason"].map(|key| line[key].as_str().unwrap_or("(none)"));
+    let owner = format!("{}.", name("audited").trim_end_matches('.'));
+    assert_eq!(said, ["present", "ok", "anonymous", "cert-manager", &owner, "embedded", ""], "{line}");
+    let digest = line["digest"].as_str().expect("a digest");
+    assert!(digest.len() == 16 && !line.to_string().contains(&value(7)), "{line}");
 }
 
 /// The values of the conformance suite are not of 43 characters; Kubernetes' proxy sends chunks and its own headers.
@@ -361,7 +377,7 @@ impl Gateway {
             path
         };
         let (chain, key) = (file("chain.pem", &made.cert.pem()), file("key.pem", &made.signing_key.serialize_pem()));
-        let section = format!("listen: \"127.0.0.1:0\"\ntls: {{ certificate: {chain:?}, key: {key:?} }}\n{lines}");
+        let section = format!("listen: \"127.0.0.1:0\"\ntls: {{ certificate: {chain:?}, key: {key:?} }}\n{EVERYTHING}\n{lines}");
         let acmegate = Acmegate::started(base(config).section("webhook", &section)).await;
         Self { acmegate, certificate: made.cert.der().clone(), _folder: folder }
     }
@@ -406,6 +422,6 @@ fn challenge(label: &str, key: &str) -> Value {
     json!({"request": {
         "uid": "", "action": "", "type": "dns-01", "dnsName": format!("{}.example.com", label.to_lowercase()), "key": key,
         "resourceNamespace": "cert-manager", "resolvedFQDN": format!("{}.", name(label)), "resolvedZone": format!("{ZONE}."),
-        "allowAmbientCredentials": true, "config": {"any": ["json", 1, null]},
+        "allowAmbientCredentials": true, "config": {"backend": "embedded"},
     }})
 }

@@ -84,8 +84,14 @@ impl Ladder {
     }
 
     async fn put(&self, test: &TestValue, lane: &Lane, owner: &Name) -> Put {
-        let request =
-            Request { holder: test.holder.clone(), owner: owner.clone(), value: test.value.clone(), lifetime: Some(LIFETIME), keep: None };
+        let request = Request {
+            holder: test.holder.clone(),
+            owner: owner.clone(),
+            value: test.value.clone(),
+            backend: None,
+            lifetime: Some(LIFETIME),
+            keep: None,
+        };
         let Err(error) = self.ledger.claim_within(vec![request], self.propagation.timeout).await else { return Put::Taken };
         // The DNS may have taken it, and only its servers lag behind.
         let stands = match self.route(lane) {

@@ -112,6 +112,8 @@ pub struct Request {
     pub owner: Name,
     /// The value.
     pub value: Value,
+    /// Who shall make it true; `None` is whoever has the longest zone around the owner.
+    pub backend: Option<Backend>,
     /// For how long, counted from now; `None` is until it is released.
     pub lifetime: Option<Duration>,
     /// Keep only the newest so many values of this holder at this owner name; older ones are released in the same transaction.

@@ -5,6 +5,7 @@ mod config_check;
 mod failure;
 mod issue;
 mod lifecycle;
+mod policy;
 mod progress;
 mod serve;
 mod sweep;
@@ -72,6 +73,9 @@ enum Command {
     Check(check::CheckArgs),
     /// Find values that acmegate left behind in DNS, and remove them
     Sweep(sweep::SweepArgs),
+    /// Ask the rules by which the webhook door decides who may have what written
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -102,6 +106,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Issue(args) => issue::run(&args, load()?),
         Command::Check(args) => check::run(&args, load()?),
         Command::Sweep(args) => sweep::run(&args, load()?),
+        Command::Policy(policy::PolicyCommand::Test(args)) => policy::run(&args, &load()?),
         Command::Config(ConfigCommand::Check) => {
             config_check::run(config.as_deref(), &load()?);
             Ok(())

@@ -1,5 +1,7 @@
 //! `acmegate serve`: open, bind, announce, run, drain.
 
+mod webhook;
+
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -12,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::webhook::{Duty, Prepared};
 use super::{
     Failure,
     lifecycle::{Signals, block_on, open_engine, raise_file_limit},
@@ -22,16 +25,15 @@ use crate::{
     check::Ladder,
     config::{Config, TlsFiles},
     doors::{
-        acmedns,
+        self, acmedns,
         admin::{self, AdminSocket, Works},
-        webhook,
     },
     engine::Engine,
     issuer::Issuer,
     store::Store,
     sweep::{Schedule, SweepMetrics},
     telemetry::{self, Health, Phase},
-    web::{self, Bound, Limits, Listener, ReloadedTls},
+    web::{self, Bound, Clients, Limits, Listener, ReloadedTls},
 };
 
 /// From the order to stop until what is still open is cut off.
@@ -100,16 +102,16 @@ struct Serving {
 impl Serving {
     async fn open(config: Arc<Config>) -> Result<Self, Failure> {
         let (engine, registry) = open_engine(config.clone()).await.map_err(|error| Failure::opening(&config.data, error))?;
-        let mut opening = Opening { registry, announced: Vec::new(), doors: Vec::new() };
+        let mut opening = Opening { registry, announced: Vec::new(), doors: Vec::new(), duties: Vec::new() };
         let dns = opening.dns(&engine)?;
         opening.acmedns(&engine).await?;
-        opening.webhook(&engine)?;
+        opening.webhook(&engine).await?;
         let sweep_metrics = SweepMetrics::register(opening.registry.sub_registry_with_prefix("acmegate"));
         let metrics = opening.bind("metrics", config.metrics.as_ref().map_or(&[], |metrics| &metrics.listen), web::bind)?;
         let (admin, admin_listener) = AdminSocket::bind(&engine.folder).map_err(Failure::failed)?;
         opening.announced.push(format!("listening admin {}", admin.path().display()));
         // Every socket is bound; from here on nothing can fail.
-        let Opening { registry, announced, doors: opened } = opening;
+        let Opening { registry, announced, doors: opened, duties } = opening;
         let health = Health::default();
         let (mut doors, mut base) = (Tasks::default(), Tasks::default());
         base.spawn("the ledger", {
@@ -136,8 +138,14 @@ impl Serving {
         }
         let works = Works { issuer: Issuer::new(engine.clone()), sweeper: engine.sweeper(), ladder: Ladder::new(&engine, true) };
         doors.spawn("the admin door", admin::serve(admin_listener, works, limits, doors.stop()));
-        for Door { name, listener, tls, router } in opened {
-            doors.spawn(format!("the {name} door"), web::serve(listener, tls, router, limits, doors.stop()));
+        for (name, duty) in duties {
+            let stop = base.stop();
+            base.spawn(name, async move {
+                stop.run_until_cancelled(duty).await;
+            });
+        }
+        for Door { name, listener, tls, router, streams } in opened {
+            doors.spawn(format!("the {name} door"), web::serve(listener, tls, router, Limits { streams, ..limits }, doors.stop()));
         }
         health.enter(Phase::Ready);
         announced.iter().for_each(|line| say(line));
@@ -152,6 +160,8 @@ struct Opening {
     registry: Registry,
     announced: Vec<String>,
     doors: Vec<Door>,
+    /// What the doors need done beside them.
+    duties: Vec<Duty>,
 }
 
 /// A bound door.
@@ -160,6 +170,8 @@ struct Door {
     listener: Listener,
     tls: Option<Arc<ReloadedTls>>,
     router: Router,
+    /// Requests that one HTTP/2 connection may have open.
+    streams: u32,
 }
 
 impl Opening {
@@ -177,23 +189,26 @@ impl Opening {
         let tls = open_tls(config.tls.as_ref())?;
         let router = acmedns::open(engine, config, &mut self.registry).await.map_err(Failure::failed)?;
         for listener in self.bind("acmedns", &config.listen, web::bind)? {
-            self.doors.push(Door { name: "acmedns", listener, tls: tls.clone(), router: router.clone() });
+            self.doors.push(Door {
+                name: "acmedns",
+                listener,
+                tls: tls.clone(),
+                router: router.clone(),
+                streams: Limits::default().streams,
+            });
         }
         Ok(())
     }
 
-    fn webhook(&mut self, engine: &Engine) -> Result<(), Failure> {
+    async fn webhook(&mut self, engine: &Engine) -> Result<(), Failure> {
         let Some(config) = &engine.config.webhook else { return Ok(()) };
-        let tls = match open_tls(config.tls.as_ref())? {
-            Some(tls) => tls,
-            None => {
-                ReloadedTls::self_signed(&["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()]).map_err(Failure::failed)?
-            }
-        };
-        let router = webhook::router(engine, config, &mut self.registry);
-        for listener in self.bind("webhook", &config.listen, webhook::bind)? {
-            self.doors.push(Door { name: "webhook", listener, tls: Some(tls.clone()), router: router.clone() });
+        let Prepared { around, tls, duties } = webhook::prepare(engine, config).await?;
+        let callers = around.callers.clone();
+        let router = doors::webhook::router(engine, config, around, &mut self.registry);
+        for listener in self.bind("webhook", &config.listen, |address| doors::webhook::bind(address, &callers))? {
+            self.doors.push(Door { name: "webhook", listener, tls: Some(tls.clone()), router: router.clone(), streams: webhook::STREAMS });
         }
+        self.duties.extend(duties);
         Ok(())
     }
 
@@ -214,7 +229,7 @@ impl Opening {
 }
 
 fn open_tls(files: Option<&TlsFiles>) -> Result<Option<Arc<ReloadedTls>>, Failure> {
-    files.map(ReloadedTls::open).transpose().map_err(Failure::failed)
+    files.map(|files| ReloadedTls::open(files, Clients::Anonymous)).transpose().map_err(Failure::failed)
 }
 
 /// Ends with an error once the store cannot be written any more: only a new start mends that.

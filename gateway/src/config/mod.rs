@@ -8,10 +8,12 @@ mod catalogue;
 mod duration;
 mod example;
 mod parse;
+mod policy;
 mod problem;
 mod shape;
 mod spec;
 mod tree;
+mod webhook;
 
 use std::{
     fs,
@@ -30,6 +32,7 @@ pub use backends::{Backend, Settings};
 pub use parse::is_mail_address;
 pub use problem::{ConfigError, Invalid};
 
+use crate::policy::Policy;
 use problem::Problems;
 use spec::Spec;
 use tree::{Node, Place};
@@ -47,6 +50,8 @@ pub struct Config {
     pub acmedns: Option<AcmeDns>,
     /// The cert-manager webhook door; `None` closes it.
     pub webhook: Option<Webhook>,
+    /// The Kubernetes cluster; `None` is the one that this process is a pod of, if it is.
+    pub kubernetes: Option<Kubernetes>,
     /// `/metrics`, `/healthz`, `/readyz`; `None` closes it.
     pub metrics: Option<Metrics>,
     /// The DNS services whose zones are written, in the order of the file.
@@ -147,14 +152,50 @@ pub struct TlsFiles {
 /// The cert-manager webhook door.
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// HTTPS addresses; loopback only until callers are authenticated.
+    /// HTTPS addresses; loopback only if nobody is asked who they are.
     pub listen: Vec<SocketAddr>,
-    /// Certificate files; `None` makes a self-signed certificate at each start.
+    /// Certificate files; `None` is a certificate of our own making.
     pub tls: Option<TlsFiles>,
     /// The API group.
     pub group: String,
     /// The solver's name: the resource in that group.
     pub solver: String,
+    /// The Service that leads here, for a certificate of our own making; `None` if the certificate comes from files, or is for this machine alone.
+    pub service: Option<Service>,
+    /// Who may call; `None` is whom the cluster lets, in a pod, and anybody on this machine elsewhere.
+    pub callers: Option<Callers>,
+    /// Which namespaces may have what written.
+    pub policy: Policy,
+}
+
+/// A Service of the Kubernetes cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+}
+
+/// Who may call the webhook door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Callers {
+    /// Whom the Kubernetes cluster knows and lets.
+    Cluster,
+    /// Who has a client certificate.
+    Certificates {
+        /// PEM of the roots that signed it.
+        ca_file: PathBuf,
+        /// The common names that it may have.
+        names: Vec<String>,
+    },
+}
+
+/// The Kubernetes cluster whose cert-manager calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Its kubeconfig file; `None` is the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// `/metrics`, `/healthz`, `/readyz`.
@@ -233,6 +274,9 @@ impl Config {
     /// What is allowed and yet most likely a mistake.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.zone_warnings();
+        if self.webhook.as_ref().is_some_and(|webhook| webhook.policy.rules.is_empty()) {
+            warnings.push("webhook.policy has no rule: the webhook door refuses every challenge; add one".to_owned());
+        }
         warnings.extend(self.backend_warnings());
         warnings
     }

@@ -15,11 +15,10 @@ use providers::Kind;
 use secrecy::SecretString;
 
 use super::{
-    AcmeDns, Config, Directory, Dns, Eab, Issuer, Metrics, Propagation, Registration, ResolverAddress, TlsFiles, Webhook, duration,
+    AcmeDns, Config, Directory, Dns, Eab, Issuer, Metrics, Propagation, Registration, ResolverAddress, TlsFiles, duration,
     problem::Problems,
     spec::{
-        AcmeDnsSpec, DirectorySpec, DnsSpec, EabSpec, MetricsSpec, OneOrMany, PropagationSpec, RegistrationSpec, Spec, TlsSpec,
-        WebhookSpec, ZoneSpec,
+        AcmeDnsSpec, DirectorySpec, DnsSpec, EabSpec, MetricsSpec, OneOrMany, PropagationSpec, RegistrationSpec, Spec, TlsSpec, ZoneSpec,
     },
     tree::{Node, Place},
 };
@@ -56,7 +55,8 @@ impl Parser<'_> {
         let zones: Vec<Name> = dns.iter().flatten().flat_map(|dns| dns.zones.iter().map(|zone| zone.name.clone())).collect();
         let propagation = self.propagation(&spec.propagation);
         let acmedns = spec.acmedns.as_ref().map(|door| self.acmedns(door, &zones));
-        let webhook = spec.webhook.as_ref().map(|door| self.webhook(door));
+        let webhook = spec.webhook.as_ref().map(|door| self.webhook(door, &spec.backends));
+        let kubernetes = spec.kubernetes.as_ref().map(|kubernetes| self.kubernetes(kubernetes));
         let metrics = spec.metrics.as_ref().map(|door| self.metrics(door));
         let backends = self.backends(&spec.backends);
         let directories = spec.issuer.directories.iter().enumerate();
@@ -68,6 +68,7 @@ impl Parser<'_> {
             propagation: propagation?,
             acmedns: flat(acmedns)?,
             webhook: flat(webhook)?,
+            kubernetes,
             metrics: flat(metrics)?,
             backends: backends?,
             issuer: Issuer { directories: directories.into_iter().collect::<Option<_>>()? },
@@ -301,36 +302,6 @@ impl Parser<'_> {
         }
     }
 
-    fn webhook(&mut self, spec: &WebhookSpec) -> Option<Webhook> {
-        let listen = self.listen(&spec.listen, "webhook.listen");
-        for (suffix, address) in spec.listen.entries() {
-            if address.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback()) {
-                let message = format!(
-                    "{address} is not a loopback address: callers are not authenticated yet, so that anybody who reaches the door could write; listen on 127.0.0.1 or [::1]"
-                );
-                self.wrong(&format!("webhook.listen{suffix}"), message);
-            }
-        }
-        let tls = spec.tls.as_ref().map(|tls| self.tls(tls, "webhook.tls"));
-        // Kubernetes wants a DNS subdomain as API group and a DNS label as resource name.
-        let label = |label: &str| {
-            (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        };
-        if spec.group.len() > 253 || !spec.group.contains('.') || !spec.group.split('.').all(label) {
-            self.wrong("webhook.group", format!("{:?} is not an API group such as acme.example.org (lower case)", spec.group));
-        }
-        if !label(&spec.solver) {
-            self.wrong(
-                "webhook.solver",
-                format!("{:?} is not a solver name such as acmegate (lower-case letters, digits and -)", spec.solver),
-            );
-        }
-        Some(Webhook { listen: listen?, tls: flat(tls)?, group: spec.group.clone(), solver: spec.solver.clone() })
-    }
-
     fn metrics(&mut self, spec: &MetricsSpec) -> Option<Metrics> {
         Some(Metrics { listen: self.listen(&spec.listen, "metrics.listen")? })
     }
@@ -409,13 +380,13 @@ impl Parser<'_> {
         read.map_err(|error| self.wrong(path, format!("{} cannot be read: {error}", file.display()))).ok()
     }
 
-    fn tls(&mut self, spec: &TlsSpec, path: &str) -> Option<TlsFiles> {
+    pub(super) fn tls(&mut self, spec: &TlsSpec, path: &str) -> Option<TlsFiles> {
         self.readable(&spec.certificate, &format!("{path}.certificate"));
         self.readable(&spec.key, &format!("{path}.key"));
         Some(TlsFiles { certificate: spec.certificate.clone(), key: spec.key.clone() })
     }
 
-    fn readable(&mut self, file: &PathBuf, path: &str) {
+    pub(super) fn readable(&mut self, file: &PathBuf, path: &str) {
         if let Err(error) = fs::File::open(file)
             .and_then(|file| file.metadata())
             .and_then(|metadata| if metadata.is_dir() { Err(std::io::Error::other("it is a folder")) } else { Ok(()) })
@@ -424,7 +395,7 @@ impl Parser<'_> {
         }
     }
 
-    fn listen(&mut self, listen: &OneOrMany, path: &str) -> Option<Vec<SocketAddr>> {
+    pub(super) fn listen(&mut self, listen: &OneOrMany, path: &str) -> Option<Vec<SocketAddr>> {
         let entries = listen.entries();
         if entries.is_empty() {
             self.wrong(path, "is empty: name an address, or leave the section out to close the door");
@@ -477,7 +448,7 @@ impl Parser<'_> {
 
 /// `None` if there is a section and it is wrong.
 #[expect(clippy::option_option, reason = "outer: was it right; inner: is it there")]
-fn flat<T>(section: Option<Option<T>>) -> Option<Option<T>> {
+pub(super) fn flat<T>(section: Option<Option<T>>) -> Option<Option<T>> {
     match section {
         Some(None) => None,
         Some(there) => Some(there),

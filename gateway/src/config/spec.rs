@@ -3,11 +3,14 @@
 //! The doc comments here are what `acmegate config example` prints above each key and what `acmegate config schema` carries as descriptions; they
 //! speak to who runs acmegate. [`Spec::default`] is what runs without a file.
 
+mod webhook;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::webhook::{CallersSpec, KubernetesSpec, OperatorSpec, RuleSpec, SelectorSpec, WebhookSpec};
 use super::{Check, Settings};
 
 /// Configuration of acmegate.
@@ -35,6 +38,9 @@ pub(super) struct Spec {
     /// The webhook door: a DNS-01 solver for cert-manager.
     #[serde(default)]
     pub webhook: Option<WebhookSpec>,
+    /// The Kubernetes cluster whose cert-manager calls. In a pod it is found without this.
+    #[serde(default)]
+    pub kubernetes: Option<KubernetesSpec>,
     /// Plain HTTP with `/metrics` (OpenMetrics), `/healthz` and `/readyz`.
     #[serde(default)]
     pub metrics: Option<MetricsSpec>,
@@ -176,23 +182,6 @@ pub(super) struct TlsSpec {
     /// PEM file with the private key.
     #[schemars(example = &"./privkey.pem")]
     pub key: PathBuf,
-}
-
-/// The webhook door.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WebhookSpec {
-    /// Where to listen, HTTPS: one address or a list. Loopback only: callers are not authenticated yet.
-    pub listen: OneOrMany,
-    /// HTTPS with these files, read again when they change. Without: a self-signed certificate, new at each start.
-    #[serde(default)]
-    pub tls: Option<TlsSpec>,
-    /// The API group: `groupName` of the cert-manager issuer.
-    #[serde(default = "default_group")]
-    pub group: String,
-    /// The solver's name: `solverName` of the cert-manager issuer.
-    #[serde(default = "default_solver")]
-    pub solver: String,
 }
 
 /// Metrics and health.
@@ -354,12 +343,8 @@ impl Default for Spec {
                 client_ip_header: default_client_ip_header(),
                 cors_origins: default_cors_origins(),
             }),
-            webhook: Some(WebhookSpec {
-                listen: OneOrMany::of("127.0.0.1:8443"),
-                tls: None,
-                group: default_group(),
-                solver: default_solver(),
-            }),
+            webhook: Some(WebhookSpec::trial()),
+            kubernetes: None,
             metrics: Some(MetricsSpec { listen: OneOrMany::of("127.0.0.1:9090") }),
             backends: Vec::new(),
             issuer: IssuerSpec::default(),
@@ -431,12 +416,4 @@ fn default_client_ip_header() -> String {
 
 fn default_cors_origins() -> Vec<String> {
     vec!["*".to_owned()]
-}
-
-fn default_group() -> String {
-    "acme.acmegate.io".to_owned()
-}
-
-fn default_solver() -> String {
-    "acmegate".to_owned()
 }

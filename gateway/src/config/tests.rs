@@ -243,9 +243,21 @@ fn a_contact_may_be_a_mail_address_or_a_name() {
 }
 
 #[test]
-fn the_webhook_listens_on_loopback_only() {
-    let errors = errors("version: v1\nwebhook:\n  listen: [\"127.0.0.1:1\", \"0.0.0.0:1\"]\n");
-    assert!(errors.starts_with("acmegate.yaml:3:27: webhook.listen[1]: 0.0.0.0:1 is not a loopback address"), "{errors}");
+fn who_may_call_the_webhook_is_one_thing_or_the_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, "").expect("written");
+    let callers = |text: &str| format!("version: v1\nwebhook:\n  listen: \"127.0.0.1:1\"\n  callers: {text}\n");
+    for (text, said) in [
+        ("{}".to_owned(), "4:12: webhook.callers: wants one of `cluster: true` and `ca_file: FILE`"),
+        (format!("{{cluster: true, ca_file: {}}}", file.display()), "4:12: webhook.callers: wants one of"),
+        (format!("{{ca_file: {}}}", file.display()), "webhook.callers.names: is empty: list the common names"),
+        ("{cluster: true, names: [x]}".to_owned(), "webhook.callers.names: goes with ca_file"),
+        ("{ca_file: ./nowhere.pem, names: [x]}".to_owned(), "webhook.callers.ca_file: "),
+    ] {
+        let errors = errors(&callers(&text));
+        assert!(errors.contains(said), "{errors}");
+    }
 }
 
 #[test]

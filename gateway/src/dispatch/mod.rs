@@ -100,9 +100,21 @@ impl Dispatcher {
     /// # Errors
     /// What a provider said, if none has a zone and at least one could not be asked.
     pub async fn route(&self, owner: &Name) -> Result<Option<Lane>, providers::Error> {
+        Self::longest(self.0.routes.iter(), owner).await
+    }
+
+    /// The lane for a name in one backend, with its longest enclosing zone. `None` if it has none, or there is no such backend.
+    ///
+    /// # Errors
+    /// What the provider said.
+    pub async fn route_through(&self, backend: &str, owner: &Name) -> Result<Option<Lane>, providers::Error> {
+        Self::longest(self.0.routes.iter().filter(|route| *route.name == *backend), owner).await
+    }
+
+    async fn longest<'a>(routes: impl Iterator<Item = &'a Route> + Send, owner: &Name) -> Result<Option<Lane>, providers::Error> {
         let mut best: Option<Lane> = None;
         let mut failed = None;
-        for route in self.0.routes.iter().filter(|route| !route.finder.excludes(owner)) {
+        for route in routes.filter(|route| !route.finder.excludes(owner)) {
             match route.finder.find(owner).await {
                 Ok(Some(zone)) if best.as_ref().is_none_or(|best| zone.name.depth() > best.zone.depth()) => {
                     best = Some(Lane { backend: Backend::Provider(route.name.clone()), zone: zone.name });

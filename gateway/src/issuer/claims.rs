@@ -73,7 +73,7 @@ impl Claims {
         *self.owners.lock() = owners;
         let request = |(owner, value): (Name, String)| {
             let value: Value = value.parse().map_err(|error| IssueError::Claim { text: format!("{owner}: {error}"), later: false })?;
-            Ok(Request { holder: self.holder.clone(), owner, value, lifetime: Some(CLAIM_LIFETIME), keep: None })
+            Ok(Request { holder: self.holder.clone(), owner, value, backend: None, lifetime: Some(CLAIM_LIFETIME), keep: None })
         };
         let requests = values.into_iter().map(request).collect::<Result<Vec<_>, IssueError>>()?;
         self.standing.store(true, Ordering::SeqCst);

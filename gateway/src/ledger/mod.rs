@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use embedded::EmbeddedZones;
 
-pub use crate::claim::{BadValue, Holder, MAX_VALUE, Release, Request, Value};
+pub use crate::claim::{Backend, BadValue, Holder, MAX_VALUE, Release, Request, Value};
 use crate::{
-    claim::{Backend, Claim, Lane, State, Timestamp},
+    claim::{Claim, Lane, State, Timestamp},
     dispatch::{Dispatcher, Full, Settled},
     store::{NewClaim, Store, StoreError},
 };
@@ -43,6 +43,21 @@ pub enum ClaimError {
     /// No zone and no backend serves the name.
     #[error("no zone that acmegate can write encloses {0}: add the zone to dns.zones, or correct the name")]
     NoZone(Name),
+    /// The backend that was asked for is not in the configuration.
+    #[error(
+        "acmegate has no backend {0:?}: correct the name, or leave it out to have the backend with the longest zone around the name taken"
+    )]
+    NoBackend(String),
+    /// The backend that was asked for does not serve the name.
+    #[error(
+        "the backend {backend} has no zone around {owner}: name another, or leave it out to have the one with the longest zone around the name taken"
+    )]
+    NotServed {
+        /// The backend.
+        backend: String,
+        /// The name.
+        owner: Name,
+    },
     /// The backend refused or could not be reached; deterministic text.
     #[error("the DNS backend has not taken the value yet: {0}")]
     Backend(String),
@@ -84,7 +99,10 @@ impl Ledger {
         let now = Timestamp::now();
         let mut new = Vec::with_capacity(requests.len());
         for request in requests {
-            let lane = self.lane_of(&request.owner).await?;
+            let lane = match &request.backend {
+                Some(backend) => self.lane_in(backend, &request.owner).await?,
+                None => self.lane_of(&request.owner).await?,
+            };
             new.push(NewClaim {
                 lane,
                 owner: request.owner,
@@ -127,6 +145,23 @@ impl Ledger {
             Ok(None) => Err(ClaimError::NoZone(owner.clone())),
             Err(error) => Err(ClaimError::Backend(error.to_string())),
         }
+    }
+
+    /// Where a claim of this name would go in one backend: its longest zone around the name.
+    ///
+    /// # Errors
+    /// [`ClaimError::NoBackend`], [`ClaimError::NotServed`], or [`ClaimError::Backend`] if it cannot be asked.
+    pub async fn lane_in(&self, backend: &Backend, owner: &Name) -> Result<Lane, ClaimError> {
+        let lane = match backend {
+            Backend::Embedded => self.zones.zone_of(owner).map(|zone| Lane { backend: Backend::Embedded, zone }),
+            Backend::Provider(name) if !self.dispatch.routes().iter().any(|route| route.name == *name) => {
+                return Err(ClaimError::NoBackend(name.to_string()));
+            }
+            Backend::Provider(name) => {
+                self.dispatch.route_through(name, owner).await.map_err(|error| ClaimError::Backend(error.to_string()))?
+            }
+        };
+        lane.ok_or_else(|| ClaimError::NotServed { backend: backend.as_str().to_owned(), owner: owner.clone() })
     }
 
     /// Lets values go. When it returns, they are out of the ledger and out of the embedded zones; a provider's are on their way out.

@@ -1,10 +1,23 @@
 //! May this principal write this name?
 //!
 //! A name inside a zone that acmegate serves belongs to who claimed it: an acme-dns account owns its subdomain and nothing else; the issuer owns
-//! `<domain>.<zone>` and `_acme-challenge.<domain>` where that is a served zone itself or lies in one.
+//! `<domain>.<zone>` and `_acme-challenge.<domain>` where that is a served zone itself or lies in one; a webhook namespace owns what the [`Policy`] gives it.
+//!
+//! Everything here is pure: it asks nobody and remembers nothing. Files: [`rules`] who may write what; [`pattern`] which names; [`selector`] which labels;
+//! [`namespaces`] where labels come from.
+
+mod namespaces;
+mod pattern;
+mod rules;
+mod selector;
 
 use authdns::Name;
 use uuid::Uuid;
+
+pub use namespaces::{Namespaces, NoCluster};
+pub use pattern::{Pattern, PatternError};
+pub use rules::{Attempt, Miss, Policy, Refusal, Rule};
+pub use selector::{Operator, Requirement, Selector, SelectorError};
 
 /// Where DNS-01 looks (RFC 8555, 8.4).
 pub const CHALLENGE_LABEL: &[u8] = b"_acme-challenge";

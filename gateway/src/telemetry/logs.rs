@@ -28,6 +28,9 @@ pub struct BadLevel(String);
 /// Our own crates; the level that a person gives is about these.
 const OWN: [&str; 4] = ["acmegate", "gateway", "authdns", "providers"];
 
+/// Logs each failed request of its own as an error; whoever made the request says what it means.
+const SAID_BY_US: &str = "kube_client";
+
 impl FromStr for Level {
     type Err = BadLevel;
 
@@ -46,7 +49,10 @@ impl FromStr for Level {
                 return if valid { Ok(Self(plain)) } else { Err(BadLevel(text.to_owned())) };
             }
         };
-        let own: Vec<String> = OWN.iter().map(|own| format!("{own}={plain}")).collect();
+        let mut own: Vec<String> = OWN.iter().map(|own| format!("{own}={plain}")).collect();
+        if others != "debug" {
+            own.push(format!("{SAID_BY_US}=off"));
+        }
         Ok(Self(format!("{others},{}", own.join(","))))
     }
 }
@@ -87,7 +93,7 @@ mod tests {
     #[test]
     fn a_level_is_about_our_own_crates() {
         let level: Level = "Debug".parse().expect("a level");
-        assert_eq!(level.0, "warn,acmegate=debug,gateway=debug,authdns=debug,providers=debug");
+        assert_eq!(level.0, "warn,acmegate=debug,gateway=debug,authdns=debug,providers=debug,kube_client=off");
         assert_eq!("info,hickory_proto=trace".parse(), Ok(Level("info,hickory_proto=trace".to_owned())));
     }
 

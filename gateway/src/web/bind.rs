@@ -43,7 +43,7 @@ pub enum BindError {
     Denied(SocketAddr),
     /// A door that is open to its own machine alone was to be opened to others.
     #[error(
-        "cannot listen on {0}: this door does not check who calls yet, so it opens on loopback addresses only; choose 127.0.0.1 or ::1"
+        "cannot listen on {0}: nobody is asked who they are, so this door opens on loopback addresses only; settle who may call (webhook.callers), or choose 127.0.0.1 or ::1"
     )]
     NotLoopback(SocketAddr),
     /// Anything else that the system says.

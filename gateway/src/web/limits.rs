@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections at once. More wait in the kernel's backlog; unused ones are closed to make room.
     pub connections: usize,
+    /// Requests that one HTTP/2 connection may have open.
+    pub streams: u32,
     /// For the TLS handshake, from the accepted connection on.
     pub handshake: Duration,
     /// From the moment a connection waits for a request until its header is whole; so also how long an unused connection is kept.
@@ -29,6 +31,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
+            streams: 128,
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(30),
             header_bytes: 16 * 1024,

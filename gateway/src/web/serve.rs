@@ -19,6 +19,7 @@ use axum::{
 use futures_util::FutureExt;
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -30,14 +31,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 use tracing::{debug, error, warn};
 
-use super::{Limits, Listener, ReloadedTls, bind::canonical, body::Guarded, tls::HTTP2};
+use super::{ClientChain, Limits, Listener, ReloadedTls, bind::canonical, body::Guarded, tls::HTTP2};
 
 /// Request extension: the address at the other end of the connection, IPv4 as IPv4; `None` on a Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub Option<SocketAddr>);
-
-/// Requests that one HTTP/2 connection may have open.
-const STREAMS: u32 = 128;
 
 /// How long a full listener waits for a connection to end by itself, before it asks one to, and before it asks the next.
 const CROWDED: Duration = Duration::from_millis(20);
@@ -101,6 +99,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+struct Caller {
+    peer: Peer,
+    chain: Option<ClientChain>,
+}
+
 /// What a connection needs of its listener.
 #[derive(Clone)]
 struct Server {
@@ -134,21 +139,27 @@ impl Server {
 
     async fn connection(self, stream: Stream, peer: Peer) {
         match stream {
-            Stream::Unix(stream) => self.http1(stream, peer).await,
+            Stream::Unix(stream) => self.http1(stream, Caller { peer, chain: None }).await,
             Stream::Tcp(stream) => {
                 // Both are improvements only: a connection without them still works.
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limits.unacknowledged));
                 match &self.tls {
-                    None => self.http1(stream, peer).await,
+                    None => self.http1(stream, Caller { peer, chain: None }).await,
                     Some(tls) => {
                         let handshake = self.shutdown.run_until_cancelled(timeout(self.limits.handshake, tls.accept(stream)));
                         match handshake.await {
                             None => {}
                             Some(Err(_)) => debug!(peer = ?peer.0, "TLS handshake took too long"),
                             Some(Ok(Err(error))) => debug!(peer = ?peer.0, %error, "TLS handshake failed"),
-                            Some(Ok(Ok(stream))) if stream.get_ref().1.alpn_protocol() == Some(HTTP2) => self.http2(stream, peer).await,
-                            Some(Ok(Ok(stream))) => self.http1(stream, peer).await,
+                            Some(Ok(Ok(stream))) => {
+                                let session = stream.get_ref().1;
+                                let chain = session
+                                    .peer_certificates()
+                                    .map(|chain| ClientChain(chain.iter().cloned().map(CertificateDer::into_owned).collect()));
+                                let (caller, http2) = (Caller { peer, chain }, session.alpn_protocol() == Some(HTTP2));
+                                if http2 { self.http2(stream, caller).await } else { self.http1(stream, caller).await }
+                            }
                         }
                     }
                 }
@@ -156,8 +167,9 @@ impl Server {
         }
     }
 
-    async fn http1(&self, io: impl AsyncRead + AsyncWrite + Unpin, peer: Peer) {
-        let service = service_fn(|request| self.answer(request, peer));
+    async fn http1(&self, io: impl AsyncRead + AsyncWrite + Unpin, caller: Caller) {
+        let peer = caller.peer;
+        let service = service_fn(|request| self.answer(request, caller.clone()));
         let connection = conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header)
@@ -176,22 +188,23 @@ impl Server {
         }
     }
 
-    async fn http2(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
+    async fn http2(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, caller: Caller) {
+        let peer = caller.peer;
         let activity = Arc::new(Activity::default());
         let service = {
             let (server, activity) = (self.clone(), activity.clone());
             service_fn(move |request| {
-                let (server, busy) = (server.clone(), activity.enter());
+                let (server, busy, caller) = (server.clone(), activity.enter(), caller.clone());
                 async move {
                     let _busy = busy;
-                    server.answer(request, peer).await
+                    server.answer(request, caller).await
                 }
             })
         };
         let connection = conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(STREAMS)
+            .max_concurrent_streams(self.limits.streams)
             .keep_alive_interval(self.limits.header)
             .keep_alive_timeout(self.limits.header)
             .serve_connection(TokioIo::new(io), service);
@@ -210,9 +223,12 @@ impl Server {
     }
 
     /// One request through the door, within its time, and not taking the connection along if the door panics.
-    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<Body>, std::convert::Infallible> {
+    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Result<Response<Body>, std::convert::Infallible> {
         let mut request = request.map(|body| Body::new(Guarded::new(body, self.limits.body_bytes, self.limits.body)));
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(caller.peer);
+        if let Some(chain) = caller.chain {
+            request.extensions_mut().insert(chain);
+        }
         let answer = AssertUnwindSafe(self.router.clone().call(request)).catch_unwind();
         Ok(match timeout(self.limits.request, answer).await {
             Ok(Ok(Ok(response))) => response,

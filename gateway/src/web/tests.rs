@@ -23,7 +23,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BodyError, Limits, Listener, Peer, ReloadedTls, TlsError, read_body, serve,
+    BodyError, Clients, Limits, Listener, Peer, ReloadedTls, TlsError, read_body, serve,
     testing::{Client, Site},
 };
 use crate::config::TlsFiles;
@@ -273,7 +273,7 @@ async fn shown(address: SocketAddr, trusted: &[&CertificateDer<'static>]) -> Cer
 #[tokio::test]
 async fn both_versions_of_http_go_over_tls() {
     let (files, certificate) = Files::new();
-    let site = Site::start(router(), Limits::default(), Some(ReloadedTls::open(&files.files).unwrap()));
+    let site = Site::start(router(), Limits::default(), Some(ReloadedTls::open(&files.files, Clients::Anonymous).unwrap()));
     for alpn in [&["http/1.1"][..], &[]] {
         let stream = connect(site.address, &[&certificate], alpn).await.unwrap();
         let here = stream.get_ref().0.local_addr().unwrap().to_string();
@@ -296,7 +296,7 @@ async fn both_versions_of_http_go_over_tls() {
 async fn an_unused_http2_connection_is_closed() {
     let (files, certificate) = Files::new();
     let limits = Limits { header: BRIEF, ..Limits::default() };
-    let site = Site::start(router(), limits, Some(ReloadedTls::open(&files.files).unwrap()));
+    let site = Site::start(router(), limits, Some(ReloadedTls::open(&files.files, Clients::Anonymous).unwrap()));
     let stream = connect(site.address, &[&certificate], &["h2"]).await.unwrap();
     let (_sender, connection) =
         hyper::client::conn::http2::handshake::<_, _, Empty<&[u8]>>(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -305,7 +305,7 @@ async fn an_unused_http2_connection_is_closed() {
 
 #[tokio::test]
 async fn a_handshake_that_does_not_end_is_cut() {
-    let tls = ReloadedTls::self_signed(&["localhost".to_owned()]).unwrap();
+    let tls = ReloadedTls::self_signed(&["localhost".to_owned()], Clients::Anonymous).unwrap();
     let site = Site::start(router(), Limits { handshake: BRIEF, ..Limits::default() }, Some(tls));
     site.connect().await.closed().await;
 }
@@ -313,7 +313,7 @@ async fn a_handshake_that_does_not_end_is_cut() {
 #[tokio::test]
 async fn a_changed_certificate_is_served_without_a_restart() {
     let (files, old) = Files::new();
-    let tls = ReloadedTls::open(&files.files).unwrap();
+    let tls = ReloadedTls::open(&files.files, Clients::Anonymous).unwrap();
     let site = Site::start(router(), Limits::default(), Some(tls.clone()));
     let mut open = Client::new(connect(site.address, &[&old], &[]).await.unwrap());
     assert!(!tls.reload_if_changed(), "nothing has changed");
@@ -328,7 +328,7 @@ async fn a_changed_certificate_is_served_without_a_restart() {
 #[tokio::test]
 async fn a_broken_new_certificate_keeps_the_old_one() {
     let (files, old) = Files::new();
-    let tls = ReloadedTls::open(&files.files).unwrap();
+    let tls = ReloadedTls::open(&files.files, Clients::Anonymous).unwrap();
     let site = Site::start(router(), Limits::default(), Some(tls.clone()));
     std::fs::write(&files.files.key, make().signing_key.serialize_pem()).unwrap();
     assert!(!tls.reload_if_changed());
@@ -359,7 +359,7 @@ async fn a_swapped_link_above_the_files_is_seen() {
     let (_, new) = (version("1"), version("2"));
     link("1");
     let path = folder.path().join("..data");
-    let tls = ReloadedTls::open(&TlsFiles { certificate: path.join("tls.crt"), key: path.join("tls.key") }).unwrap();
+    let tls = ReloadedTls::open(&TlsFiles { certificate: path.join("tls.crt"), key: path.join("tls.key") }, Clients::Anonymous).unwrap();
     link("2");
     tls.reload_if_changed();
     assert_eq!(tls.certificates(), [new]);
@@ -368,14 +368,14 @@ async fn a_swapped_link_above_the_files_is_seen() {
 #[tokio::test]
 async fn what_cannot_be_served_is_told_at_the_start() {
     let (files, _) = Files::new();
-    let message = |files: &TlsFiles| ReloadedTls::open(files).unwrap_err().to_string().replace(&*folder_of(files), "");
+    let message = |files: &TlsFiles| ReloadedTls::open(files, Clients::Anonymous).unwrap_err().to_string().replace(&*folder_of(files), "");
     fn folder_of(files: &TlsFiles) -> std::borrow::Cow<'_, str> {
         files.key.parent().unwrap().to_string_lossy()
     }
     let other = TlsFiles { certificate: files.files.certificate.clone(), key: files.folder.path().join("other.key") };
     assert_eq!(message(&other), "cannot read /other.key: No such file or directory (os error 2)");
     std::fs::write(&other.key, make().signing_key.serialize_pem()).unwrap();
-    assert!(matches!(ReloadedTls::open(&other), Err(TlsError::Unusable { .. })));
+    assert!(matches!(ReloadedTls::open(&other, Clients::Anonymous), Err(TlsError::Unusable { .. })));
     std::fs::write(&other.key, "nothing").unwrap();
     assert_eq!(message(&other), "/other.key holds no readable PEM private key");
     std::fs::write(&files.files.certificate, "").unwrap();

@@ -24,6 +24,7 @@ use tokio::{net::TcpStream, time::interval};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{error, info};
 
+use super::clients::{AnyChain, Clients};
 use crate::config::TlsFiles;
 
 /// ALPN names (RFC 7301), the preferred one first.
@@ -39,6 +40,14 @@ pub enum TlsError {
     /// A file cannot be read.
     #[error("cannot read {}: {reason}", path.display())]
     Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}: {reason}", path.display())]
+    Unwritable {
         /// The file.
         path: PathBuf,
         /// What the system says.
@@ -82,9 +91,9 @@ impl ReloadedTls {
     ///
     /// # Errors
     /// [`TlsError`] if the files cannot be served as they are now. Later a broken pair is logged, and the last good one stays.
-    pub fn open(files: &TlsFiles) -> Result<Arc<Self>, TlsError> {
+    pub fn open(files: &TlsFiles, clients: Clients) -> Result<Arc<Self>, TlsError> {
         let seen = fingerprints(files).ok();
-        let tls = Arc::new(Self::new(read(files)?, Some(files.clone()), seen)?);
+        let tls = Arc::new(Self::new(read(files)?, Some(files.clone()), seen, clients)?);
         tokio::spawn(follow(Arc::downgrade(&tls)));
         Ok(tls)
     }
@@ -93,12 +102,25 @@ impl ReloadedTls {
     ///
     /// # Errors
     /// [`TlsError::SelfSigned`] if a name cannot stand in a certificate.
-    pub fn self_signed(names: &[String]) -> Result<Arc<Self>, TlsError> {
+    pub fn self_signed(names: &[String], clients: Clients) -> Result<Arc<Self>, TlsError> {
         let made = rcgen::generate_simple_self_signed(names).map_err(|error| TlsError::SelfSigned(error.to_string()))?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let certified = CertifiedKey::from_der(vec![made.cert.der().clone()], key, &aws_lc_rs::default_provider())
             .map_err(|error| TlsError::SelfSigned(error.to_string()))?;
-        Ok(Arc::new(Self::new(certified, None, None)?))
+        Ok(Arc::new(Self::new(certified, None, None, clients)?))
+    }
+
+    /// Serves a certificate that [`replace`](Self::replace) exchanges for the next.
+    ///
+    /// # Errors
+    /// [`TlsError::Setup`] if TLS refuses its settings.
+    pub fn of(certified: CertifiedKey, clients: Clients) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self::new(certified, None, None, clients)?))
+    }
+
+    /// New connections get this one.
+    pub fn replace(&self, certified: CertifiedKey) {
+        self.current.0.store(Arc::new(certified));
     }
 
     /// The chain that new connections get, leaf first, DER.
@@ -133,14 +155,17 @@ impl ReloadedTls {
         self.acceptor.accept(stream).await
     }
 
-    fn new(certified: CertifiedKey, files: Option<TlsFiles>, seen: Option<[Fingerprint; 2]>) -> Result<Self, TlsError> {
+    fn new(certified: CertifiedKey, files: Option<TlsFiles>, seen: Option<[Fingerprint; 2]>, clients: Clients) -> Result<Self, TlsError> {
         let current = Arc::new(Current(ArcSwap::from_pointee(certified)));
         let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|error| TlsError::Setup(error.to_string()))?
-            .with_no_client_auth()
-            .with_cert_resolver(current.clone());
+            .map_err(|error| TlsError::Setup(error.to_string()))?;
+        let builder = match clients {
+            Clients::Anonymous => builder.with_no_client_auth(),
+            Clients::MayShowCertificate => builder.with_client_cert_verifier(Arc::new(AnyChain(provider))),
+        };
+        let mut config = builder.with_cert_resolver(current.clone());
         config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), current, files, seen: Mutex::new(seen) })
     }

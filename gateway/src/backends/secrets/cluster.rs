@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::{
         config::TlsFiles,
-        web::{Limits, ReloadedTls, testing::Site},
+        web::{Clients, Limits, ReloadedTls, testing::Site},
     };
 
     /// The API server, with the certificate in these files.
@@ -170,7 +170,7 @@ mod tests {
         let router = Router::new()
             .route("/api/v1/namespaces/here/secrets/dns", get(secret))
             .route("/api/v1/namespaces/there/secrets/dns", get(forbidden));
-        Site::start(router, Limits::default(), Some(ReloadedTls::open(files).expect("a certificate")))
+        Site::start(router, Limits::default(), Some(ReloadedTls::open(files, Clients::Anonymous).expect("a certificate")))
     }
 
     /// A certificate for `127.0.0.1`, and its files in a folder.

@@ -200,7 +200,7 @@ backends:
 #[test]
 fn the_example_shows_each_provider_and_is_valid_when_uncommented() {
     let example = example_with(TEST_KINDS);
-    let from = example.find("# backends:").expect("the section");
+    let from = example.find("\n# backends:").expect("the section") + 1;
     let section: String = example[from..].lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
     insta::assert_snapshot!("backend_example", section);
     let uncommented: String = section.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line))).collect();
@@ -212,7 +212,7 @@ fn the_example_shows_each_provider_and_is_valid_when_uncommented() {
 #[test]
 fn the_example_of_the_real_providers_has_the_right_shape_and_every_key() {
     let example = example();
-    let from = example.find("# backends:").expect("the section");
+    let from = example.find("\n# backends:").expect("the section") + 1;
     let section: String = example[from..]
         .lines()
         .take_while(|line| line.starts_with('#'))

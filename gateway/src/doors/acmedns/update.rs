@@ -88,6 +88,7 @@ impl Door {
             holder: Holder::acmedns(account),
             owner: self.zone.prepend(subdomain.as_bytes())?,
             value,
+            backend: None,
             lifetime: self.lifetime,
             keep: Some(self.values),
         };

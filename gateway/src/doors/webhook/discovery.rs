@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{PAYLOAD_GROUP, PAYLOAD_KIND, VERSION};
+use super::{PAYLOAD_GROUP, PAYLOAD_KIND, VERSION, openapi};
 
 /// A document that never changes, with its entity tag (RFC 9110, 8.8.3).
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl Documents {
         }]});
         let program = format!("v{}", env!("CARGO_PKG_VERSION"));
         let info = json!({"title": "acmegate", "version": program});
-        let schema = Document::json(&json!({"openapi": "3.0.0", "info": info, "paths": {}}));
+        let schema = Document::json(&openapi::v3(&info, group, solver));
         let schema_path = format!("apis/{group_version}");
         let schema_url = format!("/openapi/v3/{schema_path}?hash={}", digest(&schema.body));
         let others = vec![
@@ -106,7 +106,7 @@ impl Documents {
                     "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
                 })),
             ),
-            ("/openapi/v2".to_owned(), Document::json(&json!({"swagger": "2.0", "info": info, "paths": {}}))),
+            ("/openapi/v2".to_owned(), Document::json(&openapi::v2(&info))),
             ("/openapi/v3".to_owned(), Document::json(&json!({"paths": {schema_path.clone(): {"serverRelativeURL": schema_url}}}))),
             (format!("/openapi/v3/{schema_path}"), schema),
         ];

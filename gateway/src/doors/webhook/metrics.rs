@@ -1,5 +1,8 @@
 //! What the door counts.
 
+use std::{collections::HashSet, sync::Arc};
+
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family},
@@ -10,22 +13,43 @@ use prometheus_client::{
 #[derive(Clone, Default)]
 pub(super) struct Metrics {
     requests: Family<Labels, Counter>,
+    /// Those that have a series of their own.
+    namespaces: Arc<Mutex<HashSet<String>>>,
 }
+
+/// Namespaces that are counted each by itself; all more are counted together, so that a cluster of thousands of tenants does not make as many series.
+const MOST_NAMESPACES: usize = 500;
 
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register("acmegate_webhook_requests", "Challenges at the webhook door, by action and outcome", metrics.requests.clone());
+        registry.register(
+            "acmegate_webhook_requests",
+            "Challenges at the webhook door, by namespace, action and outcome",
+            metrics.requests.clone(),
+        );
         metrics
     }
 
-    pub(super) fn count(&self, action: ActionLabel, outcome: OutcomeLabel) {
-        self.requests.get_or_create(&Labels { action, outcome }).inc();
+    /// Counts a call; without a namespace, if what it named was none.
+    pub(super) fn count(&self, namespace: Option<&str>, action: ActionLabel, outcome: OutcomeLabel) {
+        let namespace = self.label(namespace.unwrap_or_default());
+        self.requests.get_or_create(&Labels { namespace, action, outcome }).inc();
+    }
+
+    fn label(&self, namespace: &str) -> String {
+        let mut known = self.namespaces.lock();
+        if known.contains(namespace) || known.len() < MOST_NAMESPACES {
+            known.insert(namespace.to_owned());
+            return namespace.to_owned();
+        }
+        "(more)".to_owned()
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
+    namespace: String,
     action: ActionLabel,
     outcome: OutcomeLabel,
 }

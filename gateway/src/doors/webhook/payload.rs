@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{PAYLOAD_GROUP, PAYLOAD_KIND, VERSION, status::Status};
-use crate::ledger::{Holder, Value};
+use crate::ledger::{Backend, Holder, Value};
 
 /// The envelope. cert-manager leaves `apiVersion` and `kind` out.
 #[derive(Deserialize)]
@@ -35,6 +35,8 @@ struct Fields {
     resource_namespace: Option<String>,
     #[serde(rename = "resolvedFQDN")]
     resolved_fqdn: Option<String>,
+    /// `webhook.config` of the issuer, as a tenant wrote it.
+    config: Option<Box<RawValue>>,
 }
 
 /// A request as it came, and what of it we read.
@@ -43,6 +45,15 @@ pub(super) struct Challenge {
     /// To be echoed.
     raw: Box<RawValue>,
     fields: Fields,
+}
+
+/// What an issuer's `config` asks for. It names things of acmegate's own configuration and nothing else: no URL, no other namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// The backend that shall write; `None` is the one with the longest zone.
+    pub(super) backend: Option<Backend>,
+    /// It names a Secret.
+    pub(super) secret: bool,
 }
 
 /// What to do.
@@ -67,7 +78,18 @@ pub(super) enum Invalid {
     DnsName(Quoted, authdns::NameError),
     #[error("resourceNamespace {0} is not the name of a Kubernetes namespace")]
     Namespace(Quoted),
+    #[error("config must be an object, such as {{\"backend\": \"corp-dns\"}}, or be left out; known keys: {CONFIG_KEYS}")]
+    Config,
+    #[error("config: the key {0} is not known; known keys: {CONFIG_KEYS}")]
+    ConfigKey(Quoted),
+    #[error(
+        "config: backend must be the name of a backend of acmegate's configuration, or \"embedded\", as a text; known keys: {CONFIG_KEYS}"
+    )]
+    ConfigBackend,
 }
+
+/// What the issuer's `config` may hold.
+const CONFIG_KEYS: &str = "backend, secret";
 
 impl Challenge {
     /// Reads a request body.
@@ -119,14 +141,37 @@ impl Challenge {
         given.parse().map_err(|error| Invalid::Fqdn(Quoted::new(given), error))
     }
 
+    /// What the certificate is for, without `*.`; cert-manager's conformance suite leaves it out.
+    pub(super) fn dns_name(&self) -> Result<Option<Name>, Invalid> {
+        match text(&self.fields.dns_name) {
+            "" => Ok(None),
+            given => given.parse().map(Some).map_err(|error| Invalid::DnsName(Quoted::new(given), error)),
+        }
+    }
+
     /// Who asks: the namespace of the Issuer, for one DNS name.
     pub(super) fn holder(&self) -> Result<Holder, Invalid> {
-        let given = text(&self.fields.dns_name);
-        let dns_name = match given {
-            "" => String::new(),
-            _ => given.parse::<Name>().map_err(|error| Invalid::DnsName(Quoted::new(given), error))?.to_relative_string(),
-        };
+        let dns_name = self.dns_name()?.map(|name| name.to_relative_string()).unwrap_or_default();
         Ok(Holder::webhook(self.namespace()?, &dns_name))
+    }
+
+    /// What the issuer's `config` asks for; absent, `null` and `{}` ask for nothing.
+    pub(super) fn selection(&self) -> Result<Selection, Invalid> {
+        let Some(config) = &self.fields.config else { return Ok(Selection::default()) };
+        let entries: serde_json::Map<String, serde_json::Value> = serde_json::from_str(config.get()).map_err(|_| Invalid::Config)?;
+        let mut selection = Selection::default();
+        for (key, value) in &entries {
+            match &**key {
+                "backend" => {
+                    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+                    let name = value.as_str().filter(|name| (1..=63).contains(&name.len()) && name.bytes().all(letter));
+                    selection.backend = Some(name.ok_or(Invalid::ConfigBackend)?.into());
+                }
+                "secret" => selection.secret = true,
+                _ => return Err(Invalid::ConfigKey(Quoted::new(key))),
+            }
+        }
+        Ok(selection)
     }
 
     /// The namespace of the Issuer.
@@ -279,6 +324,42 @@ mod tests {
     }
 
     #[test]
+    fn an_issuer_s_config_picks_a_backend_and_nothing_else() {
+        let selection = |config: &str| challenge(&format!("{{\"config\":{config}}}")).selection().map_err(|error| error.to_string());
+        assert_eq!(challenge("{}").selection(), Ok(Selection::default()));
+        for nothing in ["null", "{}", " { } "] {
+            assert_eq!(selection(nothing), Ok(Selection::default()), "{nothing}");
+        }
+        let picked = |backend: &str| Ok(Selection { backend: Some(backend.into()), secret: false });
+        assert_eq!(selection(r#"{"backend": "corp-aws"}"#), picked("corp-aws"));
+        assert_eq!(selection(r#"{"backend": "embedded"}"#), Ok(Selection { backend: Some(Backend::Embedded), secret: false }));
+        assert_eq!(selection(r#"{"secret": {"name": "dns"}}"#), Ok(Selection { backend: None, secret: true }));
+        let long = "x".repeat(100_000);
+        for (config, error) in [
+            ("[]", Invalid::Config),
+            ("5", Invalid::Config),
+            (r#""corp-aws""#, Invalid::Config),
+            (&format!(r#""{long}""#), Invalid::Config),
+            (&format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)), Invalid::Config),
+            (&format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000)), Invalid::Config),
+            (r#"{"url": "https://attacker.test/"}"#, Invalid::ConfigKey(Quoted::new("url"))),
+            (r#"{"Backend": "corp-aws"}"#, Invalid::ConfigKey(Quoted::new("Backend"))),
+            (r#"{"backend": "corp-aws", "namespace": "kube-system"}"#, Invalid::ConfigKey(Quoted::new("namespace"))),
+            (&format!(r#"{{"{long}": 1}}"#), Invalid::ConfigKey(Quoted::new(&long))),
+            (r#"{"backend": 5}"#, Invalid::ConfigBackend),
+            (r#"{"backend": null}"#, Invalid::ConfigBackend),
+            (r#"{"backend": ["corp-aws"]}"#, Invalid::ConfigBackend),
+            (r#"{"backend": ""}"#, Invalid::ConfigBackend),
+            (r#"{"backend": "https://attacker.test/"}"#, Invalid::ConfigBackend),
+            (&format!(r#"{{"backend": "{long}"}}"#), Invalid::ConfigBackend),
+        ] {
+            let message = selection(config).expect_err(config.get(..80).unwrap_or(config));
+            assert_eq!(message, error.to_string());
+            assert!(message.len() < 300 && message.contains("backend, secret"), "{message}");
+        }
+    }
+
+    #[test]
     fn what_is_quoted_is_short_and_escaped() {
         let long = format!(r#"{{"action":"\u001b[31m{}"}}"#, "x".repeat(5_000));
         let message = challenge(&long).action().unwrap_err().to_string();
@@ -294,9 +375,10 @@ mod tests {
         #[test]
         fn never_panics_on_any_fields(texts in prop::collection::vec(any::<String>(), 6)) {
             let request = serde_json::json!({"action": texts[0], "type": texts[1], "dnsName": texts[2], "key": texts[3],
-                "resourceNamespace": texts[4], "resolvedFQDN": texts[5]});
+                "resourceNamespace": texts[4], "resolvedFQDN": texts[5], "config": {texts[5].as_str(): texts[4], "backend": texts[0]}});
             let challenge = challenge(&request.to_string());
             let _ = (challenge.action(), challenge.check_type(), challenge.value(), challenge.owner(), challenge.holder());
+            let _ = challenge.selection();
             prop_assert!(serde_json::to_string(&challenge.reply(Err("no"))).is_ok());
         }
     }

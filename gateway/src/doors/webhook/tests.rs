@@ -1,11 +1,15 @@
 //! The API from the client's side of a real socket, over the real store: what cert-manager and the Kubernetes API server send, and what they rely on.
 
-use axum::http::StatusCode;
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{body::Body, http::StatusCode};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
-use super::{bind, router};
+use super::{Callers, Surroundings, bind, metrics::Metrics, router, solve::Solver};
 use crate::{
     doors::testing::{Bench, ZONE},
+    policy::Namespaces,
     web::{
         BindError, Limits,
         testing::{Reply, Site},
@@ -20,11 +24,37 @@ struct Door {
     site: Site,
 }
 
+/// The rule that everything is allowed by.
+const EVERYTHING: &str = "{namespaces: [\"*\"], names: [\"*\"], targets: [\"*\"]}";
+
+/// The section `webhook`, with these rules.
+fn section(rules: &[&str]) -> String {
+    format!("webhook:\n  listen: \"127.0.0.1:0\"\n  group: acme.corp.test\n  solver: mysolver\n  policy: [{}]\n", rules.join(", "))
+}
+
 impl Door {
     fn open() -> Self {
-        let mut bench = Bench::open("webhook:\n  listen: \"127.0.0.1:0\"\n  group: acme.corp.test\n  solver: mysolver\n");
+        Self::with(&[EVERYTHING])
+    }
+
+    fn with(rules: &[&str]) -> Self {
+        Self::over(Bench::open(&section(rules)))
+    }
+
+    /// The next process, on the same store, with other rules.
+    async fn reopen(self, rules: &[&str]) -> Self {
+        let Self { bench, site } = self;
+        site.stop.cancel();
+        site.served.await.unwrap();
+        bench.engine.close().await;
+        let Bench { engine, folder, .. } = bench;
+        drop(engine);
+        Self::over(Bench::reopen(folder, &section(rules)))
+    }
+
+    fn over(mut bench: Bench) -> Self {
         let config = bench.engine.config.webhook.clone().unwrap();
-        let router = router(&bench.engine, &config, &mut bench.registry);
+        let router = router(&bench.engine, &config, Surroundings::none(Callers::Anyone), &mut bench.registry);
         Self { site: Site::start(router, Limits::default(), None), bench }
     }
 
@@ -76,7 +106,7 @@ impl Door {
 fn challenge(action: &str, changes: Value) -> Value {
     let mut request = json!({"uid": "", "action": action, "type": "dns-01", "dnsName": "example.com", "key": KEY,
         "resourceNamespace": "cert-manager", "resolvedFQDN": format!("_acme-challenge.example.com.{ZONE}."), "resolvedZone": format!("{ZONE}."),
-        "allowAmbientCredentials": true, "config": {"any": ["json", 1.0]}});
+        "allowAmbientCredentials": true, "config": {}});
     for (key, value) in changes.as_object().unwrap() {
         request[key] = value.clone();
     }
@@ -111,8 +141,8 @@ async fn present_and_clean_up_may_be_repeated() {
     assert_eq!(
         door.bench.metrics("acmegate_webhook_requests_total"),
         [
-            "acmegate_webhook_requests_total{action=\"cleanup\",outcome=\"ok\"} 2",
-            "acmegate_webhook_requests_total{action=\"present\",outcome=\"ok\"} 2"
+            "acmegate_webhook_requests_total{namespace=\"cert-manager\",action=\"cleanup\",outcome=\"ok\"} 2",
+            "acmegate_webhook_requests_total{namespace=\"cert-manager\",action=\"present\",outcome=\"ok\"} 2"
         ]
     );
 }
@@ -154,6 +184,7 @@ async fn clean_up_of_what_cannot_be_there_succeeds() {
         json!({"resolvedFQDN": "not..a.name"}),
         json!({"resourceNamespace": "A/B"}),
         json!({"dnsName": "é"}),
+        json!({"config": {"url": "https://attacker.test/"}}),
     ] {
         door.succeeds(&challenge("CleanUp", changes)).await;
     }
@@ -193,10 +224,123 @@ async fn what_cannot_be_presented_is_explained_the_same_way_each_time() {
         json!({"dnsName": "exa mple.com"}),
         json!({"resourceNamespace": ""}),
         json!({"resourceNamespace": "../kube-system"}),
+        json!({"config": ["backend"]}),
+        json!({"config": {"url": "https://attacker.test/"}}),
+        json!({"config": {"backend": {"name": "corp"}}}),
+        json!({"config": {"backend": "corp"}}),
+        json!({"config": {"backend": "embedded"}, "resolvedFQDN": "_acme-challenge.example.com."}),
     ] {
         messages.push(door.fails(&challenge("Present", changes)).await);
     }
     insta::assert_snapshot!(messages.join("\n"));
+}
+
+#[tokio::test]
+async fn the_policy_decides_what_is_presented() {
+    let team_a = "{namespaces: [team-a], names: [a.example.com]}";
+    let door = Door::with(&[team_a, "{namespaces: [team-b], names: [\"*\"], targets: [\"*\"], backends: [embedded]}"]);
+    let own = json!({"resourceNamespace": "team-a", "dnsName": "a.example.com", "resolvedFQDN": format!("a.example.com.{ZONE}.")});
+    let with = |changes: Value| {
+        let mut own = own.clone();
+        own.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        challenge("Present", own)
+    };
+    door.succeeds(&with(json!({}))).await;
+    door.succeeds(&with(json!({"config": {"backend": "embedded"}}))).await;
+    door.succeeds(&with(json!({"resourceNamespace": "team-b", "resolvedFQDN": format!("anything.{ZONE}.")}))).await;
+    assert_eq!(door.bench.txt(&format!("a.example.com.{ZONE}")), [KEY]);
+    let mut messages = Vec::new();
+    for changes in [
+        json!({"resourceNamespace": "team-c"}),
+        json!({"dnsName": "b.example.com", "resolvedFQDN": format!("b.example.com.{ZONE}.")}),
+        // The CNAME of a tenant leads to somebody else's place.
+        json!({"resolvedFQDN": format!("b.example.com.{ZONE}.")}),
+        json!({"dnsName": "", "resolvedFQDN": format!("b.example.com.{ZONE}.")}),
+        json!({"config": {"secret": {"name": "dns"}}}),
+        json!({"resourceNamespace": "team-b", "config": {"backend": "corp"}}),
+    ] {
+        messages.push(door.fails(&with(changes)).await);
+    }
+    insta::assert_snapshot!("refusals", messages.join("\n"));
+    assert_eq!(door.bench.txt(&format!("b.example.com.{ZONE}")), [""; 0]);
+    assert_eq!(
+        door.bench.metrics("acmegate_webhook_requests_total"),
+        [
+            "acmegate_webhook_requests_total{namespace=\"team-a\",action=\"present\",outcome=\"ok\"} 2",
+            "acmegate_webhook_requests_total{namespace=\"team-a\",action=\"present\",outcome=\"refused\"} 8",
+            "acmegate_webhook_requests_total{namespace=\"team-b\",action=\"present\",outcome=\"ok\"} 1",
+            "acmegate_webhook_requests_total{namespace=\"team-b\",action=\"present\",outcome=\"refused\"} 2",
+            "acmegate_webhook_requests_total{namespace=\"team-c\",action=\"present\",outcome=\"refused\"} 2"
+        ]
+    );
+}
+
+/// A CleanUp that failed would hold the Challenge's finalizer, and the deletion of its namespace, for ever.
+#[tokio::test]
+async fn a_clean_up_outside_the_policy_lets_go_what_its_own_namespace_presented() {
+    let door = Door::open();
+    let other = json!({"resourceNamespace": "tenant", "key": "of-another-tenant"});
+    door.succeeds(&challenge("Present", json!({}))).await;
+    door.succeeds(&challenge("Present", other.clone())).await;
+    let door = door.reopen(&["{namespaces: [tenant], names: [nothing.test]}"]).await;
+    assert_eq!(door.bench.txt(&owner()), [KEY, "of-another-tenant"]);
+    assert_ne!(door.fails(&challenge("Present", other.clone())).await, "");
+    // Whoever knows a value and is not its holder changes nothing.
+    door.succeeds(&challenge("CleanUp", json!({"key": "of-another-tenant"}))).await;
+    door.succeeds(&challenge("CleanUp", json!({"config": {"url": "https://attacker.test/"}, "resourceNamespace": "stranger"}))).await;
+    assert_eq!(door.bench.txt(&owner()), [KEY, "of-another-tenant"]);
+    door.succeeds(&challenge("CleanUp", json!({}))).await;
+    assert_eq!(door.bench.txt(&owner()), ["of-another-tenant"]);
+    door.succeeds(&challenge("CleanUp", other)).await;
+    assert_eq!(door.bench.txt(&owner()), [""; 0]);
+    assert_eq!(
+        door.bench.metrics("acmegate_webhook_requests_total"),
+        [
+            "acmegate_webhook_requests_total{namespace=\"cert-manager\",action=\"cleanup\",outcome=\"refused\"} 2",
+            "acmegate_webhook_requests_total{namespace=\"stranger\",action=\"cleanup\",outcome=\"refused\"} 1",
+            "acmegate_webhook_requests_total{namespace=\"tenant\",action=\"cleanup\",outcome=\"refused\"} 1",
+            "acmegate_webhook_requests_total{namespace=\"tenant\",action=\"present\",outcome=\"refused\"} 2"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_empty_policy_refuses_everything_and_shows_the_rule_to_add() {
+    let door = Door::with(&[]);
+    let message = door.fails(&challenge("Present", json!({}))).await;
+    assert_eq!(
+        message,
+        "webhook.policy has no rule, so that nothing is allowed: add {namespaces: [\"cert-manager\"], names: [\"example.com\"]}"
+    );
+    let elsewhere = json!({"resolvedFQDN": format!("elsewhere.{ZONE}.")});
+    let message = door.fails(&challenge("Present", elsewhere)).await;
+    assert!(message.ends_with("names: [\"example.com\"], targets: [\"elsewhere.auth.test\"]}"), "{message}");
+}
+
+/// One namespace with one label.
+struct TeamA;
+
+impl Namespaces for TeamA {
+    fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+        (namespace == "team-a").then(|| BTreeMap::from([("team".to_owned(), "a".to_owned())]))
+    }
+}
+
+#[tokio::test]
+async fn namespaces_may_be_meant_by_their_labels() {
+    let bench = Bench::open(&section(&["{selector: {matchLabels: {team: a}}, names: [\"*\"]}"]));
+    let config = bench.engine.config.webhook.clone().unwrap();
+    let solver = Solver::new(&bench.engine, &config, Arc::new(TeamA), None, Metrics::register(&mut Registry::default()));
+    let present = async |namespace: &str| {
+        let request = challenge("Present", json!({"resourceNamespace": namespace}));
+        let body = Body::from(json!({ "request": request }).to_string());
+        let reply = solver.answer(axum::extract::Request::post(PATH).body(body).unwrap()).await;
+        let body = axum::body::to_bytes(reply.into_body(), usize::MAX).await.unwrap();
+        serde_json::from_slice::<Value>(&body).unwrap()["response"].clone()
+    };
+    assert_eq!(present("team-a").await["success"], true);
+    let refused = present("team-b").await;
+    assert!(refused["status"]["message"].as_str().unwrap().contains("its labels, by which some rules go, are not known"), "{refused}");
 }
 
 #[tokio::test]
@@ -238,9 +382,9 @@ async fn malformed_requests_are_answered_with_a_status() {
 
 #[tokio::test]
 async fn a_slow_request_is_answered_with_a_status() {
-    let bench = Bench::open("webhook:\n  listen: \"127.0.0.1:0\"\n  group: acme.corp.test\n  solver: mysolver\n");
+    let bench = Bench::open(&section(&[]));
     let config = bench.engine.config.webhook.clone().unwrap();
-    let router = router(&bench.engine, &config, &mut prometheus_client::registry::Registry::default());
+    let router = router(&bench.engine, &config, Surroundings::none(Callers::Anyone), &mut Registry::default());
     let site = Site::start(router, Limits { body: std::time::Duration::from_millis(50), ..Limits::default() }, None);
     let reply = site.ask(&format!("POST {PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
     status(&reply, StatusCode::REQUEST_TIMEOUT, "Timeout");
@@ -290,9 +434,9 @@ async fn aggregated_discovery_has_a_tag() {
 }
 
 #[tokio::test]
-async fn the_door_opens_on_loopback_alone() {
+async fn a_door_that_asks_nobody_opens_on_loopback_alone() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[::ffff:192.0.2.1]:0"] {
-        assert!(matches!(bind(address.parse().unwrap()), Err(BindError::NotLoopback(_))), "{address}");
+        assert!(matches!(bind(address.parse().unwrap(), &Callers::Anyone), Err(BindError::NotLoopback(_))), "{address}");
     }
-    assert!(bind("127.0.0.2:0".parse().unwrap()).is_ok());
+    assert!(bind("127.0.0.2:0".parse().unwrap(), &Callers::Anyone).is_ok());
 }
