@@ -60,9 +60,11 @@ impl Webhook {
         let CertifiedKey { cert, signing_key } = made.unwrap_or_else(|e| panic!("cannot make a certificate: {e}"));
         write(&folder.path().join("chain.pem"), &cert.pem());
         write(&folder.path().join("key.pem"), &signing_key.serialize_pem());
-        // A connection a call: over HTTP/2 the door has a bound of streams, and more calls than that would wait in the client.
-        let client = reqwest::Certificate::from_pem(cert.pem().as_bytes())
-            .and_then(|root| reqwest::Client::builder().tls_certs_only([root]).http1_only().timeout(LIMIT).build());
+        // A connection a call: over HTTP/2 the door has a bound of streams, and more calls than that would wait in the client; and one that is kept may be closed by
+        // the door at the moment in which it is taken again.
+        let client = reqwest::Certificate::from_pem(cert.pem().as_bytes()).and_then(|root| {
+            reqwest::Client::builder().tls_certs_only([root]).http1_only().pool_max_idle_per_host(0).timeout(LIMIT).build()
+        });
         Self { client: client.unwrap_or_else(|e| panic!("cannot make a client: {e}")), certificate: cert.pem(), folder }
     }
 

@@ -141,7 +141,14 @@ except pyacmedns.exceptions.AcmeDnsClientException as refusal:
     let names = ["www.example.test", "*.www.example.test"];
     pair.issue(&names).await;
     let before = server.rows(subdomain);
-    pair.issue(&names).await;
-    let after = server.rows(subdomain);
+    // A CA may take an authorization of the first certificate for the second, and Pebble does so now and then: its value then stays.
+    let mut after = before.clone();
+    for _ in 0..5 {
+        pair.issue(&names).await;
+        after = server.rows(subdomain);
+        if after.iter().all(|row| !before.contains(row)) {
+            break;
+        }
+    }
     assert!(after.iter().all(|row| !before.contains(row)) && after.len() == 2, "{before:?} {after:?}");
 }

@@ -162,7 +162,7 @@ pub struct Webhook {
     pub solver: String,
     /// The Service that leads here, for a certificate of our own making; `None` if the certificate comes from files, or is for this machine alone.
     pub service: Option<Service>,
-    /// Who may call; `None` is whom the cluster lets, in a pod, and anybody on this machine elsewhere.
+    /// Who may call; `None` is anybody on this machine.
     pub callers: Option<Callers>,
     /// Which namespaces may have what written.
     pub policy: Policy,

@@ -1,5 +1,7 @@
 //! The sections `webhook:` and `kubernetes:`: from what is written to what is valid.
 
+use std::net::SocketAddr;
+
 use super::{
     Callers, Kubernetes, Service, Webhook,
     parse::{Parser, flat},
@@ -38,6 +40,13 @@ impl Parser<'_> {
 
     pub(super) fn webhook(&mut self, spec: &WebhookSpec, backends: &[BackendSpec]) -> Option<Webhook> {
         let listen = self.listen(&spec.listen, "webhook.listen");
+        let elsewhere = |address: &str| address.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback());
+        for (suffix, address) in spec.listen.entries().into_iter().filter(|(_, address)| spec.callers.is_none() && elsewhere(address)) {
+            let message = format!(
+                "{address} is not a loopback address, and nobody is asked who they are: say who may call, such as callers: {{cluster: true}}, or listen on 127.0.0.1 or [::1]"
+            );
+            self.wrong(&format!("webhook.listen{suffix}"), message);
+        }
         let tls = spec.tls.as_ref().map(|tls| self.tls(tls, "webhook.tls"));
         // Kubernetes wants a DNS subdomain as API group and a DNS label as resource name.
         let label = |label: &str| {

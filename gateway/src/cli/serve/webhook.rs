@@ -55,14 +55,14 @@ pub(super) async fn prepare(engine: &Engine, config: &config::Webhook) -> Result
 
 fn callers(config: &config::Webhook, cluster: Option<&Cluster>, duties: &mut Vec<Duty>) -> Result<Callers, Failure> {
     match (&config.callers, cluster) {
-        (None, None) => Ok(Callers::Anyone),
+        (None, _) => Ok(Callers::Anyone),
         (Some(config::Callers::Certificates { ca_file, names }), _) => {
             let wrong = |reason: String| Failure::failed(format!("webhook.callers.ca_file: {}: {reason}", ca_file.display()));
             let pem = std::fs::read(ca_file).map_err(|error| wrong(error.to_string()))?;
             let authority = Authority::from_pem(&pem).map_err(|error| wrong(error.to_string()))?;
             Ok(Callers::Certificates(Arc::new(Certificates { authority, names: names.clone() })))
         }
-        (None | Some(config::Callers::Cluster), Some(cluster)) => {
+        (Some(config::Callers::Cluster), Some(cluster)) => {
             let callers = Arc::new(ClusterCallers::new(cluster.clone(), &config.group, webhook::VERSION, &config.solver));
             let follower = callers.clone();
             duties.push(("the watch over who may call", Box::pin(async move { follower.run().await })));

@@ -11,7 +11,7 @@ use super::{OneOrMany, TlsSpec};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct WebhookSpec {
-    /// Where to listen, HTTPS: one address or a list. Loopback only, unless it is settled who may call: by `callers`, or by running in a pod.
+    /// Where to listen, HTTPS: one address or a list. Loopback only, unless `callers` says who may call.
     pub listen: OneOrMany,
     /// HTTPS with these files, read again when they change. Without: a certificate of acmegate's own making.
     #[serde(default)]
@@ -25,7 +25,7 @@ pub(in crate::config) struct WebhookSpec {
     /// Without `tls`: the Kubernetes Service that leads here. acmegate makes an authority and a certificate for it, and writes the authority into the APIService (`caBundle`).
     #[serde(default)]
     pub service: Option<ServiceSpec>,
-    /// Who may call. Without: in a pod, whom the cluster lets; elsewhere anybody on this machine, and the door opens on loopback only.
+    /// Who may call. Without: anybody on this machine, and the door opens on loopback only.
     #[serde(default)]
     pub callers: Option<CallersSpec>,
     /// Which namespaces may have which names written, where, and through which backends. One rule that allows it is enough; what no rule allows is refused,
