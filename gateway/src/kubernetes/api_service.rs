@@ -10,7 +10,7 @@ use kube::{
 use serde_json::json;
 use tokio::time::{Duration, sleep};
 
-use super::{Cluster, reasons};
+use super::{Cluster, in_time, reasons};
 use crate::config::Service;
 
 /// Who changed the field, for `kubectl get --show-managed-fields`.
@@ -69,7 +69,7 @@ impl Keeper {
         }
         let patch = json!({"spec": {"caBundle": ByteString(self.bundle.clone().into_bytes()), "insecureSkipTLSVerify": false}});
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        self.api.patch(&self.name, &params, &Patch::Merge(patch)).await.map_err(|error| reasons(&error))?;
+        in_time(self.api.patch(&self.name, &params, &Patch::Merge(patch))).await?.map_err(|error| reasons(&error))?;
         tracing::info!(api_service = self.name, "wrote the roots of our certificate into the APIService");
         sleep(PAUSE).await;
         Ok(())

@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Cluster, reasons};
+use super::{Cluster, in_time, reasons};
 
 /// Who reports.
 const REPORTER: &str = "acmegate.io/webhook";
@@ -104,7 +104,7 @@ impl Teller {
                 return Ok(());
             }
         }
-        let count = match api.create(&PostParams::default(), &event(&name, notice)).await {
+        let count = match in_time(api.create(&PostParams::default(), &event(&name, notice))).await? {
             Ok(_) => 1,
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
                 count(&api, &name, 2).await?;
@@ -120,7 +120,7 @@ impl Teller {
 /// Writes an Event's count; false if it is there no longer (they live for an hour).
 async fn count(api: &Api<Event>, name: &str, count: i32) -> Result<bool, String> {
     let series = EventSeries { count, last_observed_time: MicroTime(Timestamp::now()) };
-    match api.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "series": series }))).await {
+    match in_time(api.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "series": series })))).await? {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
         Err(error) => Err(reasons(&error)),

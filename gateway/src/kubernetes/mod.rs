@@ -14,6 +14,7 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use tokio::time::timeout;
 
 pub use api_service::keep_bundle;
 pub use authentication::{AuthenticationConfig, FrontProxy, FrontProxyHeaders, follow};
@@ -25,6 +26,8 @@ use crate::config;
 
 /// How long a connection to the API server may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long the API server may take for a call.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// Tells every pod where the API server is.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 
@@ -95,6 +98,11 @@ impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cluster").finish_non_exhaustive()
     }
+}
+
+/// One call, with its deadline; what went wrong in words.
+async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<Result<T, kube::Error>, String> {
+    timeout(PATIENCE, call).await.map_err(|_elapsed| format!("the API server did not answer within {} s", PATIENCE.as_secs()))
 }
 
 /// An error with what caused it, in one line.

@@ -12,14 +12,12 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, api::PostParams};
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::{Cluster, reasons};
+use super::{Cluster, in_time, reasons};
 
 /// How long an answer holds.
 const KEPT: Duration = Duration::from_secs(10);
-/// How long the API server may take.
-const PATIENCE: Duration = Duration::from_secs(8);
 /// Answers remembered; beyond that, those that hold no more go, and then all.
 const MOST_KEPT: usize = 4096;
 
@@ -131,10 +129,8 @@ impl Reviews {
         K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
     {
         let api: Api<K> = Api::all(self.client.clone());
-        match timeout(PATIENCE, api.create(&PostParams::default(), &review)).await {
-            Ok(answer) => answer.map_err(|error| ReviewError(reasons(&error))),
-            Err(_elapsed) => Err(ReviewError(format!("the API server did not answer within {} s", PATIENCE.as_secs()))),
-        }
+        let answer = in_time(api.create(&PostParams::default(), &review)).await.map_err(ReviewError)?;
+        answer.map_err(|error| ReviewError(reasons(&error)))
     }
 }
 

@@ -31,7 +31,7 @@ use axum::{
 use prometheus_client::registry::Registry;
 
 use self::{
-    callers::{HEALTH, READY, check},
+    callers::{Gate, HEALTH, READY, check},
     discovery::Documents,
     metrics::Metrics,
     solve::Solver,
@@ -100,7 +100,7 @@ pub fn router(engine: &Engine, config: &config::Webhook, around: Surroundings, r
     router
         .fallback(async || Status::not_found().reply())
         .method_not_allowed_fallback(async |request: Request| other_method(request.method()))
-        .layer(from_fn_with_state(callers, check))
+        .layer(from_fn_with_state(Gate::new(callers), check))
 }
 
 fn health(waiting: bool) -> (StatusCode, &'static str) {

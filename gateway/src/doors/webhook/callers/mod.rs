@@ -23,6 +23,7 @@ pub use cluster::ClusterCallers;
 
 use super::status::Status;
 use crate::{
+    doors::throttle::Throttle,
     kubernetes::User,
     web::{Authority, ClientChain, read_body},
 };
@@ -107,13 +108,27 @@ impl Certificates {
     }
 }
 
+/// What the layer goes by.
+#[derive(Clone)]
+pub(super) struct Gate {
+    callers: Callers,
+    /// Whoever reaches the port can cause lines of the log.
+    strangers: Arc<Throttle>,
+}
+
+impl Gate {
+    pub(super) fn new(callers: Callers) -> Self {
+        Self { callers, strangers: Arc::default() }
+    }
+}
+
 /// The layer: see the module.
-pub(super) async fn check(State(callers): State<Callers>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     if HEALTH.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    let judged = callers.judge(&mut parts).await;
+    let judged = gate.callers.judge(&mut parts).await;
     // Nobody behind this needs them, and nobody shall believe or log them.
     parts.headers.remove(header::AUTHORIZATION);
     match judged {
@@ -122,7 +137,10 @@ pub(super) async fn check(State(callers): State<Callers>, request: Request, next
             next.run(Request::from_parts(parts, body)).await
         }
         Err(refusal) => {
-            tracing::warn!(method = %parts.method, path = parts.uri.path(), reason = %refusal, "a call of the webhook was refused");
+            if let Some(left_out) = gate.strangers.admit() {
+                let (method, path) = (&parts.method, parts.uri.path());
+                tracing::warn!(%method, path, reason = %refusal, left_out, "a call of the webhook was refused");
+            }
             // Over HTTP/2 a stream that is answered before its body was read is reset, and some clients then lose the answer.
             let _ = timeout(DRAIN, read_body(body, MOST_DRAINED)).await;
             refusal.status().reply()

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Caller, Callers, Certificates, ClusterCallers, check};
+use super::{Caller, Callers, Certificates, ClusterCallers, Gate, check};
 use crate::{
     kubernetes::{AuthenticationConfig, Cluster, FrontProxy, FrontProxyHeaders},
     web::{
@@ -115,7 +115,7 @@ impl Door {
             let left: Vec<_> = request.headers().keys().filter(|name| name.as_str() != "host").map(ToString::to_string).collect();
             format!("{} {}", request.extensions().get::<Caller>().map_or("nobody", |caller| &caller.0), left.join(","))
         };
-        let router = Router::new().fallback(any(who)).layer(from_fn_with_state(callers, check));
+        let router = Router::new().fallback(any(who)).layer(from_fn_with_state(Gate::new(callers), check));
         let tls = ReloadedTls::self_signed(&["localhost".to_owned()], Clients::MayShowCertificate).unwrap();
         Self(Site::start(router, Limits::default(), Some(tls)))
     }
