@@ -47,13 +47,23 @@ pub(super) struct Challenge {
     fields: Fields,
 }
 
-/// What an issuer's `config` asks for. It names things of acmegate's own configuration and nothing else: no URL, no other namespace.
+/// What an issuer's `config` asks for. It names things of acmegate's own configuration, and a Secret beside the issuer: no URL, no other namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Selection {
-    /// The backend that shall write; `None` is the one with the longest zone.
-    pub(super) backend: Option<Backend>,
-    /// It names a Secret.
-    pub(super) secret: bool,
+    /// The name of the backend that shall write; `None` is the one with the longest zone.
+    pub(super) backend: Option<String>,
+    /// The name of the Secret that it shall work with, in the namespace of the issuer.
+    pub(super) secret: Option<String>,
+}
+
+impl Selection {
+    /// The backend that is meant, for an issuer of this namespace.
+    pub(super) fn backend_in(&self, namespace: &str) -> Option<Backend> {
+        self.backend.as_deref().map(|backend| match &self.secret {
+            Some(secret) => Backend::with_secret(backend, namespace, secret),
+            None => backend.into(),
+        })
+    }
 }
 
 /// What to do.
@@ -86,6 +96,12 @@ pub(super) enum Invalid {
         "config: backend must be the name of a backend of acmegate's configuration, or \"embedded\", as a text; known keys: {CONFIG_KEYS}"
     )]
     ConfigBackend,
+    #[error(
+        "config: secret must be {{\"name\": \"…\"}}, the name of a Secret in the issuer's own namespace and nothing else; known keys: {CONFIG_KEYS}"
+    )]
+    ConfigSecret,
+    #[error("config: a secret is for one backend: name that, too; known keys: {CONFIG_KEYS}")]
+    ConfigSecretAlone,
 }
 
 /// What the issuer's `config` may hold.
@@ -165,11 +181,14 @@ impl Challenge {
                 "backend" => {
                     let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
                     let name = value.as_str().filter(|name| (1..=63).contains(&name.len()) && name.bytes().all(letter));
-                    selection.backend = Some(name.ok_or(Invalid::ConfigBackend)?.into());
+                    selection.backend = Some(name.ok_or(Invalid::ConfigBackend)?.to_owned());
                 }
-                "secret" => selection.secret = true,
+                "secret" => selection.secret = Some(secret_name(value).ok_or(Invalid::ConfigSecret)?.to_owned()),
                 _ => return Err(Invalid::ConfigKey(Quoted::new(key))),
             }
+        }
+        if selection.secret.is_some() && selection.backend.is_none() {
+            return Err(Invalid::ConfigSecretAlone);
         }
         Ok(selection)
     }
@@ -202,6 +221,20 @@ impl Challenge {
             },
         }
     }
+}
+
+/// `{"name": "dns-token"}`, and not one key more; a name as Kubernetes has it (RFC 1123 subdomain).
+fn secret_name(reference: &serde_json::Value) -> Option<&str> {
+    let reference = reference.as_object().filter(|reference| reference.len() == 1)?;
+    let end = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    reference.get("name")?.as_str().filter(|name| {
+        name.len() <= 253
+            && name.split('.').all(|part| {
+                part.bytes().all(|byte| end(byte) || byte == b'-')
+                    && part.bytes().next().is_some_and(end)
+                    && part.bytes().last().is_some_and(end)
+            })
+    })
 }
 
 fn text(field: &Option<String>) -> &str {
@@ -330,10 +363,11 @@ mod tests {
         for nothing in ["null", "{}", " { } "] {
             assert_eq!(selection(nothing), Ok(Selection::default()), "{nothing}");
         }
-        let picked = |backend: &str| Ok(Selection { backend: Some(backend.into()), secret: false });
-        assert_eq!(selection(r#"{"backend": "corp-aws"}"#), picked("corp-aws"));
-        assert_eq!(selection(r#"{"backend": "embedded"}"#), Ok(Selection { backend: Some(Backend::Embedded), secret: false }));
-        assert_eq!(selection(r#"{"secret": {"name": "dns"}}"#), Ok(Selection { backend: None, secret: true }));
+        let picked = |config: &str| selection(config).map(|selection| selection.backend_in("team-a"));
+        assert_eq!(picked(r#"{"backend": "corp-aws"}"#), Ok(Some(Backend::Provider("corp-aws".into()))));
+        assert_eq!(picked(r#"{"backend": "embedded"}"#), Ok(Some(Backend::Embedded)));
+        let with_secret = picked(r#"{"secret": {"name": "dns.token-1"}, "backend": "corp-aws"}"#).unwrap().unwrap();
+        assert_eq!((with_secret.configured(), with_secret.secret()), ("corp-aws", Some(("team-a", "dns.token-1"))));
         let long = "x".repeat(100_000);
         for (config, error) in [
             ("[]", Invalid::Config),
@@ -352,6 +386,18 @@ mod tests {
             (r#"{"backend": ""}"#, Invalid::ConfigBackend),
             (r#"{"backend": "https://attacker.test/"}"#, Invalid::ConfigBackend),
             (&format!(r#"{{"backend": "{long}"}}"#), Invalid::ConfigBackend),
+            (r#"{"backend": "a@b/c"}"#, Invalid::ConfigBackend),
+            (r#"{"secret": {"name": "dns"}}"#, Invalid::ConfigSecretAlone),
+            (r#"{"backend": "corp-aws", "secret": "dns"}"#, Invalid::ConfigSecret),
+            (r#"{"backend": "corp-aws", "secret": true}"#, Invalid::ConfigSecret),
+            (r#"{"backend": "corp-aws", "secret": null}"#, Invalid::ConfigSecret),
+            (r#"{"backend": "corp-aws", "secret": {}}"#, Invalid::ConfigSecret),
+            (r#"{"backend": "corp-aws", "secret": {"name": ""}}"#, Invalid::ConfigSecret),
+            (r#"{"backend": "corp-aws", "secret": {"name": "../kube-system/dns"}}"#, Invalid::ConfigSecret),
+            (r#"{"backend": "corp-aws", "secret": {"name": "a..b"}}"#, Invalid::ConfigSecret),
+            (r#"{"backend": "corp-aws", "secret": {"name": "dns", "namespace": "kube-system"}}"#, Invalid::ConfigSecret),
+            (r#"{"backend": "corp-aws", "secret": {"name": "dns", "key": "token"}}"#, Invalid::ConfigSecret),
+            (&format!(r#"{{"backend": "corp-aws", "secret": {{"name": "{long}"}}}}"#), Invalid::ConfigSecret),
         ] {
             let message = selection(config).expect_err(config.get(..80).unwrap_or(config));
             assert_eq!(message, error.to_string());
