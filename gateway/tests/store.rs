@@ -10,7 +10,7 @@ use authdns::Name;
 use common::{name, open};
 use gateway::{
     claim::{Backend, Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp},
-    store::{AccountRow, DirectoryAccount, NewClaim, SqliteStore, Store, StoreError, StoreMetrics},
+    store::{AccountRow, AccountChange, DirectoryAccount, NewClaim, SqliteStore, Store, StoreError, StoreMetrics},
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -343,6 +343,8 @@ async fn a_directory_account_keeps_its_first_key() {
         directory: "https://ca.test/dir".to_owned(),
         key: Zeroizing::new(key.to_vec()),
         url: url.map(str::to_owned),
+        contact: None,
+        next_key: None,
     };
     assert!(store.directory_account("https://ca.test/dir").await.expect("read").is_none());
     store.save_directory_account(account(b"first", None)).await.expect("saved");
@@ -351,6 +353,42 @@ async fn a_directory_account_keeps_its_first_key() {
     store.save_directory_account(account(b"first", Some("https://ca.test/1"))).await.expect("saved");
     let kept = store.save_directory_account(account(b"first", None)).await.expect("saved");
     assert_eq!(kept.url.as_deref(), Some("https://ca.test/1"), "a known URL is not forgotten");
+}
+
+#[tokio::test]
+async fn a_key_is_changed_in_two_steps_and_a_crash_between_them_leaves_both() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let directory = "https://ca.test/dir";
+    let account = DirectoryAccount {
+        directory: directory.to_owned(),
+        key: Zeroizing::new(b"first".to_vec()),
+        url: Some("https://ca.test/1".to_owned()),
+        contact: Some("ops@example.org".to_owned()),
+        next_key: None,
+    };
+    let change = async |store: &SqliteStore, change| store.change_directory_account(directory, change).await.expect("changed");
+    assert!(change(&store, AccountChange::KeyAnswered(true)).await.is_none(), "there is no account");
+    store.save_directory_account(account).await.expect("saved");
+    let nothing = change(&store, AccountChange::KeyAnswered(true)).await.expect("an account");
+    assert_eq!(nothing.key.as_slice(), b"first", "without a next key nothing changes");
+    change(&store, AccountChange::NextKey(Zeroizing::new(b"second".to_vec()))).await;
+    let kept = change(&store, AccountChange::NextKey(Zeroizing::new(b"third".to_vec()))).await.expect("an account");
+    assert_eq!(kept.next_key.as_deref().map(Vec::as_slice), Some(b"second".as_slice()), "the CA may have taken it");
+    store.close().await;
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let kept = store.directory_account(directory).await.expect("read").expect("an account");
+    assert_eq!((kept.key.as_slice(), kept.next_key.is_some()), (b"first".as_slice(), true));
+    let changed = change(&store, AccountChange::KeyAnswered(true)).await.expect("an account");
+    assert_eq!((changed.key.as_slice(), changed.next_key.is_none()), (b"second".as_slice(), true));
+    change(&store, AccountChange::NextKey(Zeroizing::new(b"third".to_vec()))).await;
+    let refused = change(&store, AccountChange::KeyAnswered(false)).await.expect("an account");
+    assert_eq!((refused.key.as_slice(), refused.next_key.is_none()), (b"second".as_slice(), true));
+    let told = change(&store, AccountChange::Contact(None)).await.expect("an account");
+    assert_eq!((told.contact, told.url.as_deref()), (None, Some("https://ca.test/1")));
+    assert_eq!(store.directory_accounts().await.expect("listed").len(), 1);
+    assert!(change(&store, AccountChange::Closed).await.is_none());
+    assert!(store.directory_accounts().await.expect("listed").is_empty());
 }
 
 #[tokio::test]

@@ -212,7 +212,7 @@ mod tests {
         // A port that was free a moment ago.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("https://user:hidden@127.0.0.1:{port}/dir");
-        let directory = Directory { name: "gone".into(), url, contact: None, ca_file: Some(file.path().to_owned()), eab: None };
+        let directory = Directory { name: "gone".into(), ca_file: Some(file.path().to_owned()), ..Directory::at(&url) };
         let error = get(&directory).await.unwrap_err();
         assert!(error.to_lowercase().contains("refused") && !error.contains("hidden"), "{error}");
     }

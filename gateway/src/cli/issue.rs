@@ -93,9 +93,7 @@ fn directory(args: &IssueArgs, config: &Config) -> Result<Directory, Failure> {
         }
         Some(wanted) => match known.iter().find(|one| one.name == *wanted || one.url == *wanted) {
             Some(directory) => directory.clone(),
-            None if reqwest::Url::parse(wanted).is_ok_and(|url| url.scheme() == "https" && url.has_host()) => {
-                Directory { name: wanted.clone(), url: wanted.clone(), contact: None, ca_file: None, eab: None }
-            }
+            None if reqwest::Url::parse(wanted).is_ok_and(|url| url.scheme() == "https" && url.has_host()) => Directory::at(wanted),
             None => {
                 let names = known.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
                 return Err(Failure::usage(format!(

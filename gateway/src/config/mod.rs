@@ -3,6 +3,7 @@
 //! The YAML text is read into a tree that knows its lines and columns, checked against the schema of the `Spec`, read into the `Spec`, and parsed
 //! into a [`Config`]; nothing past this module asks again whether a value makes sense. Each stage reports everything that it finds.
 
+mod account_key;
 mod backends;
 mod catalogue;
 mod duration;
@@ -28,6 +29,7 @@ use ipnet::IpNet;
 use providers::{KINDS, Kind};
 use secrecy::SecretString;
 
+pub use account_key::{AccountKeyType, BadAccountKeyType};
 pub use backends::{Backend, Settings};
 pub use parse::is_mail_address;
 pub use problem::{ConfigError, Invalid};
@@ -225,6 +227,28 @@ pub struct Directory {
     pub ca_file: Option<PathBuf>,
     /// External account binding (RFC 8555, 7.3.4).
     pub eab: Option<Eab>,
+    /// The kind of key that a new account gets.
+    pub account_key: AccountKeyType,
+    /// The CA's profile that certificates are of, where it has several.
+    pub profile: Option<String>,
+    /// The common name of the issuer that a chain shall end with, where the CA offers several chains.
+    pub preferred_chain: Option<String>,
+}
+
+impl Directory {
+    /// A directory of which nothing but its URL is known.
+    pub fn at(url: &str) -> Self {
+        Self {
+            name: url.to_owned(),
+            url: url.to_owned(),
+            contact: None,
+            ca_file: None,
+            eab: None,
+            account_key: AccountKeyType::default(),
+            profile: None,
+            preferred_chain: None,
+        }
+    }
 }
 
 /// External account binding (RFC 8555, 7.3.4).

@@ -15,7 +15,8 @@ use providers::Kind;
 use secrecy::SecretString;
 
 use super::{
-    AcmeDns, Config, Directory, Dns, Eab, Issuer, Metrics, Propagation, Registration, ResolverAddress, TlsFiles, duration,
+    AcmeDns, BadAccountKeyType, Config, Directory, Dns, Eab, Issuer, Metrics, Propagation, Registration, ResolverAddress, TlsFiles,
+    duration,
     problem::Problems,
     spec::{
         AcmeDnsSpec, DirectorySpec, DnsSpec, EabSpec, MetricsSpec, OneOrMany, PropagationSpec, RegistrationSpec, Spec, TlsSpec, ZoneSpec,
@@ -323,12 +324,22 @@ impl Parser<'_> {
             self.readable(file, &format!("{path}.ca_file"));
         }
         let eab = spec.eab.as_ref().map(|eab| self.eab(eab, &format!("{path}.eab")));
+        let account_key =
+            spec.account_key.parse().map_err(|error: BadAccountKeyType| self.wrong(&format!("{path}.account_key"), error.to_string()));
+        for (key, text) in [("profile", &spec.profile), ("preferred_chain", &spec.preferred_chain)] {
+            if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+                self.wrong(&format!("{path}.{key}"), "is empty: leave it out to take what the CA gives");
+            }
+        }
         Some(Directory {
             name: spec.name.clone(),
             url: spec.url.clone(),
             contact: spec.contact.clone(),
             ca_file: spec.ca_file.clone(),
             eab: flat(eab)?,
+            account_key: account_key.ok()?,
+            profile: spec.profile.clone(),
+            preferred_chain: spec.preferred_chain.clone(),
         })
     }
 

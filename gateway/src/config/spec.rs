@@ -272,6 +272,22 @@ pub(super) struct DirectorySpec {
     /// External account binding, where the CA asks for it.
     #[serde(default)]
     pub eab: Option<EabSpec>,
+    /// The kind of key that a new account gets: p256, p384, rsa2048, rsa3072, rsa4096, or ed25519 where the CA takes it. The key of an account that is there is changed by
+    /// `acmegate accounts rollover`.
+    #[serde(default = "default_account_key")]
+    pub account_key: String,
+    /// The CA's profile that certificates are of, such as `tlsserver` or `shortlived` at Let's Encrypt; the CA's own default without.
+    #[serde(default)]
+    #[schemars(example = &"tlsserver")]
+    pub profile: Option<String>,
+    /// Of several chains that the CA offers, the one that ends with a certificate of the issuer with this common name; the CA's own choice without.
+    #[serde(default)]
+    #[schemars(example = &"ISRG Root X1")]
+    pub preferred_chain: Option<String>,
+}
+
+fn default_account_key() -> String {
+    "p256".to_owned()
 }
 
 /// External account binding.
@@ -378,6 +394,9 @@ impl Default for IssuerSpec {
                 contact: None,
                 ca_file: None,
                 eab: None,
+                account_key: default_account_key(),
+                profile: None,
+                preferred_chain: None,
             }],
         }
     }

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config::{Directory, Eab};
+use crate::config::{AccountKeyType, Directory, Eab};
 
 /// One certificate, wanted now. Travels over the admin socket as JSON, the EAB key included: that socket is for the data folder's owner alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -99,6 +99,12 @@ struct DirectoryForm {
     ca_file: Option<PathBuf>,
     #[serde(serialize_with = "write_eab", deserialize_with = "read_eab", default)]
     eab: Option<Eab>,
+    #[serde(default)]
+    account_key: AccountKeyType,
+    #[serde(default)]
+    profile: Option<String>,
+    #[serde(default)]
+    preferred_chain: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,11 +130,11 @@ mod tests {
         let request = IssueRequest {
             names: vec!["example.com".into()],
             directory: Directory {
-                name: "ca".into(),
-                url: "https://ca.test/directory".into(),
-                contact: None,
                 ca_file: Some("/etc/ca.pem".into()),
                 eab: Some(Eab { kid: "kid-1".into(), hmac: SecretString::from("c2VjcmV0".to_owned()) }),
+                account_key: AccountKeyType::Ed25519,
+                profile: Some("shortlived".into()),
+                ..Directory::at("https://ca.test/directory")
             },
             key_type: KeyType::Rsa3072,
             dry_run: false,
@@ -138,6 +144,7 @@ mod tests {
         let back: IssueRequest = serde_json::from_str(&text).unwrap();
         assert_eq!(back.key_type, KeyType::Rsa3072);
         assert_eq!(back.directory.ca_file, request.directory.ca_file);
+        assert_eq!((back.directory.account_key, back.directory.profile.as_deref()), (AccountKeyType::Ed25519, Some("shortlived")));
         assert_eq!(back.directory.eab.unwrap().hmac.expose_secret(), "c2VjcmV0");
     }
 

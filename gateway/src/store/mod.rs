@@ -59,6 +59,23 @@ pub struct DirectoryAccount {
     pub key: Zeroizing<Vec<u8>>,
     /// The account's URL; `None` until the CA has answered the registration.
     pub url: Option<String>,
+    /// The e-mail address that the CA was told.
+    pub contact: Option<String>,
+    /// A key that the CA was asked to take instead, and whose answer is not known yet.
+    pub next_key: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// A change of an account at an ACME directory.
+#[derive(Clone)]
+pub enum AccountChange {
+    /// The CA will be asked to take this key instead. One that is there already stays.
+    NextKey(Zeroizing<Vec<u8>>),
+    /// The CA took the next key (true), or it did not and keeps the old one (false).
+    KeyAnswered(bool),
+    /// The CA was told this e-mail address, or that there is none.
+    Contact(Option<String>),
+    /// The CA has closed the account.
+    Closed,
 }
 
 /// A claim to be written.
@@ -126,6 +143,18 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As [`StoreError`] says.
     async fn save_directory_account(&self, account: DirectoryAccount) -> Result<DirectoryAccount, StoreError>;
+
+    /// Changes the account at a directory, and gives it as it is now; `None` if there is none (any more). Durable when it returns.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn change_directory_account(&self, directory: &str, change: AccountChange) -> Result<Option<DirectoryAccount>, StoreError>;
+
+    /// Every account at a directory, by the directories' URLs.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn directory_accounts(&self) -> Result<Vec<DirectoryAccount>, StoreError>;
 
     /// Writes claims, all or none; a claim that stands already is renewed. Gives them as they are now, in the order asked.
     ///

@@ -54,7 +54,7 @@ fn works(engine: &Engine) -> Works {
 }
 
 fn request(name: &str, url: &str) -> IssueRequest {
-    let directory = Directory { name: "ca".into(), url: url.into(), contact: None, ca_file: None, eab: None };
+    let directory = Directory { name: "ca".into(), ..Directory::at(url) };
     IssueRequest { names: vec![name.into()], directory, key_type: KeyType::default(), dry_run: false }
 }
 

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::{
     AcmeError,
     client::Session,
-    jws::{AccountKey, Signer, bind},
+    jws::{Signer, bind, key_change},
+    key::AccountKey,
 };
 use crate::{
-    config::Directory,
-    store::{DirectoryAccount, Store},
+    config::{AccountKeyType, Directory},
+    store::{AccountChange, DirectoryAccount, Store},
 };
 
 /// An account that the CA knows.
@@ -21,10 +24,20 @@ pub(in crate::issuer) struct Account {
     pub(in crate::issuer) url: String,
 }
 
+/// What a CA says of an account.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::issuer) struct AccountObject {
+    /// `valid`, `deactivated` or `revoked`.
+    pub(in crate::issuer) status: String,
+    /// URLs such as `mailto:ops@example.org`; many CAs keep none.
+    pub(in crate::issuer) contact: Vec<String>,
+}
+
 impl Session {
     /// Signs in: with the account at hand, the one in the store, or a new one. A new key is in the store before the CA sees it; if a crash came
-    /// between, the same registration is sent again, and the CA answers with the account that is there (RFC 8555, 7.3.1). Gives the account's
-    /// URL if the CA was asked.
+    /// between, the same registration is sent again, and the CA answers with the account that is there (RFC 8555, 7.3.1). A change of the key that was cut off is settled
+    /// first. Gives the account's URL if it was registered.
     ///
     /// # Errors
     /// [`AcmeError`].
@@ -35,19 +48,15 @@ impl Session {
             return Ok(None);
         }
         let stored = match store.directory_account(&directory.url).await? {
-            Some(stored) => stored,
+            Some(stored) => self.settled(store, stored).await?,
             // Whatever another process wrote meanwhile is what we get back.
-            None => {
-                store
-                    .save_directory_account(DirectoryAccount { directory: directory.url.clone(), key: AccountKey::generate()?, url: None })
-                    .await?
-            }
+            None => store.save_directory_account(new_account(directory).await?).await?,
         };
         let key = AccountKey::from_pkcs8(&stored.key)?;
-        let (account, asked) = match stored.url.clone() {
+        let (account, registered) = match stored.url.clone() {
             Some(url) => (Account { key, url }, None),
             None => {
-                let account = self.register(store, directory, stored, key).await?;
+                let account = self.register(store, directory, &stored, key).await?;
                 let url = account.url.clone();
                 (account, Some(url))
             }
@@ -55,7 +64,14 @@ impl Session {
         let account = Arc::new(account);
         *kept = Some(account.clone());
         *self.account.lock() = Some(account);
-        Ok(asked)
+        drop(kept);
+        if registered.is_none() && directory.contact.is_some() && directory.contact != stored.contact {
+            // A certificate does not wait for an e-mail address.
+            if let Err(error) = self.tell_contact(store, directory).await {
+                tracing::warn!(directory = directory.url, %error, "the CA was not told the account's new e-mail address");
+            }
+        }
+        Ok(registered)
     }
 
     /// Registers once more with the same key, after the CA said that it does not know the account: test CAs forget, and some CAs drop accounts
@@ -70,12 +86,9 @@ impl Session {
         let account = match &*kept {
             Some(account) if lost.is_some_and(|lost| lost.url != account.url) => account.clone(),
             _ => {
-                let stored = store
-                    .directory_account(&directory.url)
-                    .await?
-                    .ok_or_else(|| AcmeError::Crypto("the account key is gone from the store".into()))?;
+                let stored = store.directory_account(&directory.url).await?.ok_or_else(gone)?;
                 let key = AccountKey::from_pkcs8(&stored.key)?;
-                Arc::new(self.register(store, directory, stored, key).await?)
+                Arc::new(self.register(store, directory, &stored, key).await?)
             }
         };
         *kept = Some(account.clone());
@@ -84,11 +97,127 @@ impl Session {
         Ok(url)
     }
 
+    /// What the CA says of the account (RFC 8555, 7.1.2).
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn account_object(&self) -> Result<AccountObject, AcmeError> {
+        self.get(&self.signed_in()?.url, "application/json").await?.json()
+    }
+
+    /// Tells the CA the e-mail address of the configuration, or that there is none (RFC 8555, 7.3.2).
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn tell_contact(&self, store: &dyn Store, directory: &Directory) -> Result<(), AcmeError> {
+        let url = self.signed_in()?.url.clone();
+        self.post(&url, Some(&json!({"contact": contacts(directory)}))).await?;
+        store.change_directory_account(&directory.url, AccountChange::Contact(directory.contact.clone())).await?;
+        Ok(())
+    }
+
+    /// Gives the account a new key (RFC 8555, 7.3.5). The new one is in the store before the CA sees it, and the old one stays there until the CA has answered: whoever starts
+    /// after a crash asks the CA which one it knows.
+    ///
+    /// # Errors
+    /// [`AcmeError`]. The account has its old key, or, if no answer came, the one that the CA names when it is asked next.
+    pub(in crate::issuer) async fn roll_over(
+        &self,
+        store: &dyn Store,
+        directory: &Directory,
+        kind: AccountKeyType,
+    ) -> Result<(), AcmeError> {
+        let account = self.signed_in()?;
+        // Nobody signs in meanwhile.
+        let mut kept = self.client.account.lock().await;
+        let Some(url) = self.document().await?.key_change.clone() else {
+            return Err(AcmeError::Unusable { directory: directory.url.clone(), text: "this CA changes no account keys".to_owned() });
+        };
+        let next = store.change_directory_account(&directory.url, AccountChange::NextKey(new_key(kind).await?)).await?;
+        let next = next.and_then(|stored| stored.next_key).ok_or_else(gone)?;
+        let new = AccountKey::from_pkcs8(&next)?;
+        let inner = key_change(&new, &account.key, &account.url, &url)?;
+        let answered = match self.signed(Signer::Account(&account.key, &account.url), &url, "application/json", Some(&inner)).await {
+            Ok(_) => Ok(()),
+            // It may have been done, and may not: the CA is asked.
+            Err(AcmeError::Transport(_) | AcmeError::Malformed(_)) => {
+                *kept = None;
+                let stored = store.directory_account(&directory.url).await?.ok_or_else(gone)?;
+                let settled = self.settled(store, stored).await?;
+                let changed = settled.key == next;
+                *kept = Some(self.use_key(&settled.key, &account.url)?);
+                return if changed { Ok(()) } else { Err(AcmeError::Transport("the CA did not answer, and has kept the old key".into())) };
+            }
+            Err(refused) => Err(refused),
+        };
+        store.change_directory_account(&directory.url, AccountChange::KeyAnswered(answered.is_ok())).await?;
+        answered?;
+        *kept = Some(self.use_key(&next, &account.url)?);
+        Ok(())
+    }
+
+    /// Closes the account for ever (RFC 8555, 7.3.6), and forgets it. Certificates stay valid.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn deactivate(&self, store: &dyn Store, directory: &Directory) -> Result<(), AcmeError> {
+        let url = self.signed_in()?.url.clone();
+        let mut kept = self.client.account.lock().await;
+        match self.post(&url, Some(&json!({"status": "deactivated"}))).await {
+            Ok(_) => {}
+            // It was closed before, by somebody else or by a run that was cut off.
+            Err(error) if error.is("unauthorized") || error.is("accountDoesNotExist") => {}
+            Err(error) => return Err(error),
+        }
+        store.change_directory_account(&directory.url, AccountChange::Closed).await?;
+        *kept = None;
+        *self.account.lock() = None;
+        Ok(())
+    }
+
+    /// The account that is signed in.
+    ///
+    /// # Errors
+    /// [`AcmeError::Crypto`] before [`Session::sign_in`].
+    pub(in crate::issuer) fn signed_in(&self) -> Result<Arc<Account>, AcmeError> {
+        self.account.lock().clone().ok_or_else(|| AcmeError::Crypto("no account is signed in".into()))
+    }
+
+    /// The value that a DNS-01 challenge with `token` wants to see.
+    ///
+    /// # Errors
+    /// [`AcmeError::Crypto`] before [`Session::sign_in`].
+    pub(in crate::issuer) fn dns01_value(&self, token: &str) -> Result<String, AcmeError> {
+        Ok(self.signed_in()?.key.dns01_value(token))
+    }
+
+    /// The stored account, after the CA was asked which key it knows, if it was asked to take another one and its answer was lost.
+    async fn settled(&self, store: &dyn Store, stored: DirectoryAccount) -> Result<DirectoryAccount, AcmeError> {
+        let Some(next) = &stored.next_key else { return Ok(stored) };
+        let key = AccountKey::from_pkcs8(next)?;
+        let url = self.document().await?.new_account.clone();
+        // RFC 8555, 7.3.1: the account of a key, if there is one.
+        let found = self.signed(Signer::Key(&key), &url, "application/json", Some(&json!({"onlyReturnExisting": true}))).await;
+        let taken = match found {
+            Ok(_) => true,
+            Err(error) if error.is("accountDoesNotExist") => false,
+            Err(error) => return Err(error),
+        };
+        tracing::info!(directory = stored.directory, taken, "the change of the account's key had been cut off");
+        store.change_directory_account(&stored.directory, AccountChange::KeyAnswered(taken)).await?.ok_or_else(gone)
+    }
+
+    fn use_key(&self, key: &[u8], url: &str) -> Result<Arc<Account>, AcmeError> {
+        let account = Arc::new(Account { key: AccountKey::from_pkcs8(key)?, url: url.to_owned() });
+        *self.account.lock() = Some(account.clone());
+        Ok(account)
+    }
+
     async fn register(
         &self,
         store: &dyn Store,
         directory: &Directory,
-        stored: DirectoryAccount,
+        stored: &DirectoryAccount,
         key: AccountKey,
     ) -> Result<Account, AcmeError> {
         let document = self.document().await?;
@@ -98,8 +227,8 @@ impl Session {
         }
         let mut payload = json!({"termsOfServiceAgreed": true});
         if let Value::Object(members) = &mut payload {
-            if let Some(contact) = &directory.contact {
-                members.insert("contact".into(), json!([format!("mailto:{contact}")]));
+            if directory.contact.is_some() {
+                members.insert("contact".into(), json!(contacts(directory)));
             }
             if let Some(eab) = &directory.eab {
                 let bound = bind(&key, &eab.kid, eab.hmac.expose_secret(), &document.new_account);
@@ -109,18 +238,30 @@ impl Session {
         }
         let reply = self.signed(Signer::Key(&key), &document.new_account, "application/json", Some(&payload)).await?;
         let url = reply.location.ok_or_else(|| AcmeError::Malformed("the CA gave no URL for the account".into()))?;
-        store.save_directory_account(DirectoryAccount { url: Some(url.clone()), ..stored }).await?;
+        let registered = DirectoryAccount { url: Some(url.clone()), contact: directory.contact.clone(), ..stored.clone() };
+        store.save_directory_account(registered).await?;
         Ok(Account { key, url })
     }
+}
 
-    /// The value that a DNS-01 challenge with `token` wants to see.
-    ///
-    /// # Errors
-    /// [`AcmeError::Crypto`] before [`Session::sign_in`].
-    pub(in crate::issuer) fn dns01_value(&self, token: &str) -> Result<String, AcmeError> {
-        let account = self.account.lock().clone().ok_or_else(|| AcmeError::Crypto("no account is signed in".into()))?;
-        Ok(account.key.dns01_value(token))
-    }
+fn gone() -> AcmeError {
+    AcmeError::Crypto("the account is gone from the store".into())
+}
+
+fn contacts(directory: &Directory) -> Vec<String> {
+    directory.contact.iter().map(|contact| format!("mailto:{contact}")).collect()
+}
+
+/// An account that no CA has seen.
+async fn new_account(directory: &Directory) -> Result<DirectoryAccount, AcmeError> {
+    let key = new_key(directory.account_key).await?;
+    Ok(DirectoryAccount { directory: directory.url.clone(), key, url: None, contact: None, next_key: None })
+}
+
+/// A new key. One of RSA takes a second, which is not the runtime's.
+async fn new_key(kind: AccountKeyType) -> Result<Zeroizing<Vec<u8>>, AcmeError> {
+    let made = tokio::task::spawn_blocking(move || AccountKey::generate(kind)).await;
+    made.map_err(|_panic| AcmeError::Crypto("an account key could not be made".into()))?
 }
 
 #[cfg(test)]

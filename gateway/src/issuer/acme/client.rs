@@ -141,7 +141,7 @@ impl Session {
     /// # Errors
     /// [`AcmeError`].
     pub(super) async fn post<P: Serialize>(&self, url: &str, payload: Option<&P>) -> Result<Reply, AcmeError> {
-        let account = self.account.lock().clone().ok_or_else(|| AcmeError::Crypto("no account is signed in".into()))?;
+        let account = self.signed_in()?;
         self.signed(Signer::Account(&account.key, &account.url), url, JSON, payload).await
     }
 
@@ -150,7 +150,7 @@ impl Session {
     /// # Errors
     /// [`AcmeError`].
     pub(super) async fn get(&self, url: &str, accept: &'static str) -> Result<Reply, AcmeError> {
-        let account = self.account.lock().clone().ok_or_else(|| AcmeError::Crypto("no account is signed in".into()))?;
+        let account = self.signed_in()?;
         let signer = Signer::Account(&account.key, &account.url);
         match self.signed::<()>(signer, url, accept, None).await {
             // A kept connection that the CA closed just now. Asking again changes nothing at the CA.
@@ -242,7 +242,7 @@ mod tests {
     use super::{super::fake::FakeCa, *};
 
     fn directory(url: &str, ca_file: Option<&Path>) -> Directory {
-        Directory { name: "ca".into(), url: url.into(), contact: None, ca_file: ca_file.map(Path::to_owned), eab: None }
+        Directory { name: "ca".into(), ca_file: ca_file.map(Path::to_owned), ..Directory::at(url) }
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! A CA's directory (RFC 8555, 7.1.1).
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// The URLs of a CA, and what it says of itself. What the issuer does not use is not read.
@@ -9,6 +11,9 @@ pub(super) struct DirectoryDocument {
     pub(super) new_nonce: String,
     pub(super) new_account: String,
     pub(super) new_order: String,
+    /// Where keys of accounts are changed, if the CA does that.
+    #[serde(default)]
+    pub(super) key_change: Option<String>,
     #[serde(default)]
     pub(super) meta: Meta,
 }
@@ -18,6 +23,8 @@ pub(super) struct DirectoryDocument {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Meta {
     pub(super) external_account_required: bool,
+    /// What sorts of certificates there are, each with a text for people (draft-ietf-acme-profiles).
+    pub(super) profiles: BTreeMap<String, String>,
 }
 
 #[cfg(test)]

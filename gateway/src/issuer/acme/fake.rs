@@ -17,9 +17,9 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     account::Account,
     client::{Clients, Session},
-    jws::AccountKey,
+    key::AccountKey,
 };
-use crate::config::Directory;
+use crate::config::{AccountKeyType, Directory};
 
 /// A request as the CA got it.
 #[derive(Debug, Clone)]
@@ -73,14 +73,14 @@ impl FakeCa {
                 });
             }
         });
-        let directory = Directory { name: "fake".into(), url: format!("{base}/dir"), contact: None, ca_file: Some(ca_file), eab: None };
+        let directory = Directory { name: "fake".into(), ca_file: Some(ca_file), ..Directory::at(&format!("{base}/dir")) };
         Self { directory, asked, _folder: folder, task }
     }
 
     /// A session that is signed in without having asked the CA.
     pub(super) async fn signed_in(&self) -> Session {
         let session = Clients::default().session(&self.directory).await.unwrap();
-        let key = AccountKey::from_pkcs8(&AccountKey::generate().unwrap()).unwrap();
+        let key = AccountKey::from_pkcs8(&AccountKey::generate(AccountKeyType::default()).unwrap()).unwrap();
         *session.account.lock() = Some(Arc::new(Account { key, url: self.url("/me") }));
         session
     }

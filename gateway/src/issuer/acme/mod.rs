@@ -6,7 +6,7 @@
 //!
 //! - [`http`]: HTTPS with limits: time, size of bodies, trusted roots.
 //! - [`retry_after`], [`problem`]: what a CA says when it does not do what it was asked.
-//! - [`nonce`], [`jws`]: what a signed request needs.
+//! - [`nonce`], [`jws`], [`key`]: what a signed request needs.
 //! - [`directory`], [`client`]: a CA's URLs, and the requests to it; one client a directory for the life of the process, so that connections,
 //!   nonces and the account are there when the next certificate needs them.
 //! - [`account`], [`order`]: the nouns.
@@ -18,6 +18,7 @@ mod directory;
 mod fake;
 mod http;
 mod jws;
+mod key;
 mod nonce;
 mod order;
 mod problem;

@@ -19,7 +19,7 @@ use tx::{Counters, Tx};
 pub use writer::StoreMetrics;
 use writer::Writer;
 
-use super::{AccountRow, DirectoryAccount, NewClaim, Overdue, Projection, Store, StoreError};
+use super::{AccountChange, AccountRow, DirectoryAccount, NewClaim, Overdue, Projection, Store, StoreError};
 use crate::claim::{Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp, Value};
 
 /// The file in the data folder.
@@ -99,6 +99,15 @@ impl Store for SqliteStore {
 
     async fn save_directory_account(&self, account: DirectoryAccount) -> Result<DirectoryAccount, StoreError> {
         self.writer.run(move |tx: &mut Tx<'_>| accounts::save_directory(tx, &account)).await
+    }
+
+    async fn change_directory_account(&self, directory: &str, change: AccountChange) -> Result<Option<DirectoryAccount>, StoreError> {
+        let directory = directory.to_owned();
+        self.writer.run(move |tx: &mut Tx<'_>| accounts::change_directory(tx, &directory, &change)).await
+    }
+
+    async fn directory_accounts(&self) -> Result<Vec<DirectoryAccount>, StoreError> {
+        self.writer.run(|tx: &mut Tx<'_>| accounts::directories(tx)).await
     }
 
     async fn claim(&self, new: Vec<NewClaim>) -> Result<Vec<Claim>, StoreError> {

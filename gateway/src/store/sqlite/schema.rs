@@ -63,6 +63,9 @@ const MIGRATIONS: &[&str] = &[
      CREATE INDEX claims_with_work ON claims (backend, zone, owner) WHERE state <> 3;",
     // When a claim at a provider was let go, in milliseconds: how long its value outstays its time.
     "ALTER TABLE claims ADD COLUMN released INTEGER;",
+    // What the CA was told of us, and the key that it was asked to take.
+    "ALTER TABLE directory_accounts ADD COLUMN contact TEXT;
+     ALTER TABLE directory_accounts ADD COLUMN next_key BLOB;",
 ];
 
 /// Opens the file, sets how it is written, and migrates it.
