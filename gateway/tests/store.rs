@@ -10,7 +10,7 @@ use authdns::Name;
 use common::{name, open};
 use gateway::{
     claim::{Backend, Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp},
-    store::{AccountRow, AccountChange, DirectoryAccount, NewClaim, SqliteStore, Store, StoreError, StoreMetrics},
+    store::{AccountChange, AccountRow, DirectoryAccount, NewClaim, SqliteStore, Store, StoreError, StoreMetrics},
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;

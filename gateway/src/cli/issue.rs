@@ -7,19 +7,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure,
+    directory::DirectoryArgs,
     lifecycle::{Signals, block_on, open_engine},
     progress::{Progress, line},
     say,
     tasks::Tasks,
 };
 use crate::{
-    config::{Config, Directory, is_mail_address},
+    config::Config,
     doors::admin::{Client, ClientError},
     engine::EngineError,
     issuer::{Event, IssueError, IssueRequest, Issued, Issuer, KeyType, Names, Outcome, Rehearsal, Reporter, write_files},
@@ -39,21 +40,20 @@ pub(super) struct IssueArgs {
     /// The names of the certificate, such as example.com '*.example.com'
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// The ACME directory: a name of the configuration, or an https:// URL [default: the first of the configuration]
-    #[arg(long, value_name = "NAME|URL")]
-    directory: Option<String>,
-    /// An e-mail address for the account at the CA
-    #[arg(long, value_name = "MAIL")]
-    contact: Option<String>,
-    /// The roots that the directory's own HTTPS uses, for a private CA
-    #[arg(long, value_name = "PEM")]
-    ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    directory: DirectoryArgs,
     /// Where privkey.pem, cert.pem, chain.pem and fullchain.pem go [default: ./ and the first name, `_` for `*`]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The kind of key: p256, p384, rsa2048, rsa3072 or rsa4096
     #[arg(long, value_name = "TYPE", default_value_t)]
     key_type: KeyType,
+    /// The CA's profile that the certificate is of, such as tlsserver or shortlived [default: the directory's, or the CA's]
+    #[arg(long, value_name = "PROFILE", value_parser = NonEmptyStringValueParser::new())]
+    profile: Option<String>,
+    /// Of several chains that the CA offers, the one that ends with a certificate of the issuer with this common name
+    #[arg(long, value_name = "ISSUER", value_parser = NonEmptyStringValueParser::new())]
+    preferred_chain: Option<String>,
     /// Rehearse: follow the delegations, show made-up values, see them at every server, but order nothing
     #[arg(long)]
     dry_run: bool,
@@ -61,8 +61,14 @@ pub(super) struct IssueArgs {
 
 pub(super) fn run(args: &IssueArgs, config: Config) -> Result<(), Failure> {
     let names = Names::parse(&args.names)?;
-    let request =
-        IssueRequest { names: names.to_strings(), directory: directory(args, &config)?, key_type: args.key_type, dry_run: args.dry_run };
+    let mut directory = args.directory.choose(&config)?;
+    if let Some(profile) = &args.profile {
+        directory.profile = Some(profile.clone());
+    }
+    if let Some(chain) = &args.preferred_chain {
+        directory.preferred_chain = Some(chain.clone());
+    }
+    let request = IssueRequest { names: names.to_strings(), directory, key_type: args.key_type, dry_run: args.dry_run };
     // Before the CA is asked for anything: an order that cannot be written down would be wasted.
     let out = if args.dry_run { None } else { Some(Folder::prepare(args.out.clone().unwrap_or_else(|| default_folder(&request.names)))?) };
     let done = |outcome| match (outcome, out) {
@@ -82,41 +88,6 @@ pub(super) fn run(args: &IssueArgs, config: Config) -> Result<(), Failure> {
         }
     };
     block_on(issue(config, request, done))
-}
-
-/// The directory that the command line means.
-fn directory(args: &IssueArgs, config: &Config) -> Result<Directory, Failure> {
-    let known = &config.issuer.directories;
-    let mut directory = match &args.directory {
-        None => {
-            known.first().cloned().ok_or_else(|| Failure::usage("no ACME directory: give --directory, or one under issuer.directories"))?
-        }
-        Some(wanted) => match known.iter().find(|one| one.name == *wanted || one.url == *wanted) {
-            Some(directory) => directory.clone(),
-            None if reqwest::Url::parse(wanted).is_ok_and(|url| url.scheme() == "https" && url.has_host()) => Directory::at(wanted),
-            None => {
-                let names = known.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
-                return Err(Failure::usage(format!(
-                    "--directory {wanted}: neither an https:// URL nor a name under issuer.directories (known: {names})"
-                )));
-            }
-        },
-    };
-    if let Some(contact) = &args.contact {
-        if !is_mail_address(contact) {
-            return Err(Failure::usage(format!("--contact {contact}: not an e-mail address such as ops@example.org")));
-        }
-        directory.contact = Some(contact.clone());
-    }
-    if let Some(file) = &args.ca_file {
-        directory.ca_file = Some(file.clone());
-    }
-    // `serve` has a working directory of its own.
-    if let Some(file) = &mut directory.ca_file {
-        *file =
-            fs::canonicalize(&*file).map_err(|error| Failure::usage(format!("the CA file {} cannot be read: {error}", file.display())))?;
-    }
-    Ok(directory)
 }
 
 fn default_folder(names: &[String]) -> PathBuf {
@@ -301,30 +272,9 @@ mod tests {
         Line::try_parse_from(std::iter::once("issue").chain(line.split(' '))).expect(line).args
     }
 
-    fn config() -> Config {
-        let text = "version: v1\nissuer:\n  directories:\n    - {name: one, url: \"https://one.test/dir\", contact: a@one.test}\n    - {name: two, url: \"https://two.test/dir\"}\n";
-        Config::from_yaml(text, Path::new("test.yaml")).expect("valid")
-    }
-
     #[test]
-    fn a_directory_is_the_first_or_a_name_or_a_url() {
-        let chosen = |line: &str| directory(&args(line), &config()).map(|directory| (directory.url, directory.contact));
-        let contact = |mail: &str| Some(mail.to_owned());
-        assert_eq!(chosen("a.test"), Ok(("https://one.test/dir".into(), contact("a@one.test"))));
-        assert_eq!(chosen("a.test --directory two --contact b@two.test"), Ok(("https://two.test/dir".into(), contact("b@two.test"))));
-        assert_eq!(chosen("a.test --directory https://one.test/dir"), Ok(("https://one.test/dir".into(), contact("a@one.test"))));
-        assert_eq!(chosen("a.test --directory https://three.test/dir"), Ok(("https://three.test/dir".into(), None)));
-    }
-
-    #[test]
-    fn what_cannot_be_is_wrong_usage() {
-        for line in
-            ["a.test --directory three", "a.test --directory http://a.test/", "a.test --contact nobody", "a.test --ca-file ./no-such-file"]
-        {
-            let failure = directory(&args(line), &config()).expect_err(line);
-            assert_eq!(failure.exit_code(), 2, "{failure}");
-        }
-        let failure = run(&args("not_a_host.test"), config()).expect_err("no host name");
+    fn a_name_that_no_certificate_can_have_is_wrong_usage() {
+        let failure = run(&args("not_a_host.test"), Config::embedded().expect("the defaults")).expect_err("no host name");
         assert_eq!(failure.exit_code(), 2, "{failure}");
     }
 

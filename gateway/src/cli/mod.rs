@@ -1,7 +1,9 @@
 //! The command line: what may be asked, and the exit code of each answer.
 
+mod accounts;
 mod check;
 mod config_check;
+mod directory;
 mod failure;
 mod issue;
 mod lifecycle;
@@ -71,6 +73,9 @@ enum Command {
     Issue(issue::IssueArgs),
     /// Check everything that a certificate for one name needs, and say what to do where something is in the way
     Check(check::CheckArgs),
+    /// Look after the accounts at CAs
+    #[command(subcommand)]
+    Accounts(accounts::AccountsCommand),
     /// Find values that acmegate left behind in DNS, and remove them
     Sweep(sweep::SweepArgs),
     /// Ask the rules by which the webhook door decides who may have what written
@@ -105,6 +110,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve => serve::run(load()?),
         Command::Issue(args) => issue::run(&args, load()?),
         Command::Check(args) => check::run(&args, load()?),
+        Command::Accounts(command) => accounts::run(&command, load()?),
         Command::Sweep(args) => sweep::run(&args, load()?),
         Command::Policy(policy::PolicyCommand::Test(args)) => policy::run(&args, &load()?),
         Command::Config(ConfigCommand::Check) => {

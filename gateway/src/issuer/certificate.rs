@@ -89,6 +89,13 @@ pub(super) fn check(sent: &str, names: &[String], key: &KeyPair) -> Result<Check
     Ok(Checked { fullchain_pem: format!("{certificate_pem}{chain_pem}"), certificate_pem, chain_pem, not_before, not_after, warnings })
 }
 
+/// The common name of the issuer of the last certificate in a chain (PEM): what chains are told apart by.
+pub(super) fn last_issuer(chain_pem: &str) -> Option<String> {
+    let chain = read_chain(chain_pem).ok()?;
+    let last = parse(chain.last()?).ok()?;
+    last.issuer().iter_common_name().next()?.as_str().ok().map(str::to_owned)
+}
+
 /// True to its word if `key_pem` is the key of the first certificate in `chain_pem`.
 ///
 /// # Errors

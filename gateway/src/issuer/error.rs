@@ -25,6 +25,12 @@ pub enum IssueError {
         /// What is wrong.
         text: String,
     },
+    /// There is no account at the directory.
+    #[error("there is no account at {directory}: `acmegate accounts register` makes one, and so does the first certificate")]
+    NoAccount {
+        /// The directory's URL.
+        directory: String,
+    },
     /// Challenge names do not lead to a name that the issuer may write.
     #[error("{}", texts.join("\n"))]
     Delegation {

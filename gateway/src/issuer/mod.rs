@@ -18,8 +18,9 @@
 //!
 //! The files: [`request`], [`event`], [`issued`] and [`error`] are what callers see; [`names`] and [`target`] say what may be asked for and
 //! where values go; [`run`] is one run, [`claims`] its values, [`caches`] who may remember
-//! older ones; [`certificate`] and [`files`] check and write; [`acme`] talks to the CA.
+//! older ones; [`certificate`] and [`files`] check and write; [`acme`] talks to the CA; [`accounts`] is for those who look after the accounts there.
 
+mod accounts;
 mod acme;
 mod caches;
 mod certificate;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+pub use accounts::{AccountAction, AccountReport, AccountRequest};
 pub use acme::{Problem, Subproblem};
 pub use error::{Failure, IssueError};
 pub use event::{Event, Reporter};

@@ -92,7 +92,7 @@ impl fmt::Display for KeyType {
 /// How a [`Directory`] crosses the admin socket. The configuration type itself is not serialisable, so that its secrets cannot leave by accident.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Directory")]
-struct DirectoryForm {
+pub(super) struct DirectoryForm {
     name: String,
     url: String,
     contact: Option<String>,

@@ -18,7 +18,7 @@ use rcgen::KeyPair;
 use tokio::task::JoinHandle;
 
 use super::{
-    acme::{Authorization, Clients, Order, Polled, Problem, Session, Status},
+    acme::{Authorization, Clients, Download, Order, Polled, Problem, Session, Status},
     certificate,
     claims::Claims,
     error::{Failure, IssueError},
@@ -122,14 +122,15 @@ impl Run<'_> {
             self.reporter.send(Event::AccountReady { url });
         }
         let names = self.names.to_strings();
-        let order = match clock.time("order", session.new_order(&names)).await {
+        let profile = directory.profile.as_deref();
+        let order = match clock.time("order", session.new_order(&names, profile)).await {
             Err(error) if error.is("accountDoesNotExist") => {
                 let again = clock.time("account again", session.sign_in_again(store, directory)).await;
                 let url = again.map_err(|error| IssueError::from_acme("the account's registration", error))?;
                 self.reporter.warn(format!(
                     "the CA had forgotten our account; the same key is registered again as {url}. CAA records that name the old accounturi have to be changed"
                 ));
-                clock.time("order", session.new_order(&names)).await
+                clock.time("order", session.new_order(&names, profile)).await
             }
             other => other,
         };
@@ -298,7 +299,8 @@ impl Run<'_> {
             tokio::join!(clock.time("release", self.claims.release(self.reporter)), self.finalize(clock, session, order, key));
         let (order, key) = obtained?;
         let downloaded = clock.time("download", session.certificate(&order)).await;
-        let (chain, url) = downloaded.map_err(|error| IssueError::from_acme("the certificate", error))?;
+        let downloaded = downloaded.map_err(|error| IssueError::from_acme("the certificate", error))?;
+        let Download { url, chain, .. } = self.preferred(session, downloaded).await?;
         let names = self.names.to_strings();
         let checked = certificate::check(&chain, &names, &key).map_err(|text| IssueError::BadCertificate { text })?;
         checked.warnings.iter().for_each(|text| self.reporter.warn(text));
@@ -314,6 +316,31 @@ impl Run<'_> {
             url,
             timings: clock.read(session.requests()),
         })
+    }
+
+    /// The certificate with the chain that was asked for, or with the CA's own if there is none such: a certificate with another chain is better than none.
+    async fn preferred(&self, session: &Session, first: Download) -> Result<Download, IssueError> {
+        let Some(wanted) = &self.request.directory.preferred_chain else { return Ok(first) };
+        let mut offered = Vec::new();
+        let mut is_it = |download: &Download| {
+            let issuer = certificate::last_issuer(&download.chain);
+            let found = issuer.as_deref() == Some(wanted);
+            offered.extend(issuer);
+            found
+        };
+        if is_it(&first) {
+            return Ok(first);
+        }
+        for url in &first.alternates {
+            match session.chain(url.clone()).await {
+                Ok(other) if is_it(&other) => return Ok(other),
+                Ok(_) => {}
+                Err(error) => self.reporter.warn(format!("a chain that the CA offers could not be had: {error}")),
+            }
+        }
+        let offered = if offered.is_empty() { "none whose issuer can be read".to_owned() } else { offered.join(", ") };
+        self.reporter.warn(format!("the CA offers no chain that ends with {wanted:?}, but {offered}; its own was taken"));
+        Ok(first)
     }
 
     async fn finalize(

@@ -8,14 +8,14 @@ use std::{
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::{CheckLine, SweepLine, socket::SOCKET};
+use super::{AccountLine, CheckLine, SweepLine, socket::SOCKET};
 use crate::{
     check::{self, CheckError, CheckRequest},
-    issuer::{Event, IssueError, IssueRequest, Outcome},
+    issuer::{AccountReport, AccountRequest, Event, IssueError, IssueRequest, Outcome},
     sweep::{Report, SweepError, SweepRequest},
 };
 
@@ -104,6 +104,22 @@ impl Client {
         .await
     }
 
+    /// Has it do something with an account; `None` if that is closed.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn account(self, request: &AccountRequest) -> Result<Option<AccountReport>, ClientError> {
+        self.post("/v1/account", request, account_end).await
+    }
+
+    /// Has it list the accounts.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn accounts(self) -> Result<Vec<AccountReport>, ClientError> {
+        self.post("/v1/accounts", &serde_json::json!({}), account_end).await
+    }
+
     /// Has it look for what was left behind, and remove it if that is asked for.
     ///
     /// # Errors
@@ -162,6 +178,14 @@ impl Client {
             // The connection may be through while the last lines still wait to be read.
             _ = &mut connection => answer.await,
         }
+    }
+}
+
+fn account_end<T: DeserializeOwned>(line: &[u8]) -> Result<Option<T>, ClientError> {
+    match serde_json::from_slice(line) {
+        Ok(AccountLine::Done { done }) => Ok(Some(done)),
+        Ok(AccountLine::Error(error)) => Err(error.into()),
+        Err(error) => Err(ClientError::Refused(format!("its answer cannot be read: {error}"))),
     }
 }
 

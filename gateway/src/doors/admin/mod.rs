@@ -6,6 +6,8 @@
 //! `POST /v1/check` takes a [`CheckRequest`] and answers with one such line (`{"report":…}` or `{"error":…}`) at the top of the ladder. A caller that goes away
 //! has its test value let go.
 //!
+//! `POST /v1/account` takes an [`AccountRequest`], `POST /v1/accounts` takes `{}`, and both answer with one such line (`{"done":…}` or `{"error":…}`).
+//!
 //! `POST /v1/sweep` takes a [`SweepRequest`] and answers with one such line (`{"report":…}` or `{"error":…}`) when the sweep is over.
 
 mod client;
@@ -25,6 +27,7 @@ use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     sync::{mpsc, oneshot},
+    task::JoinError,
     time::timeout,
 };
 use tokio_util::{
@@ -37,7 +40,7 @@ pub use socket::{AdminError, AdminSocket};
 
 use crate::{
     check::{self, CheckError, CheckRequest, Ladder},
-    issuer::{Event, IssueError, IssueRequest, Issuer, Outcome, Reporter},
+    issuer::{AccountRequest, Event, IssueError, IssueRequest, Issuer, Outcome, Reporter},
     sweep::{Report, SweepError, SweepRequest, Sweeper},
     web::{self, BodyError, Limits, Listener, read_body},
 };
@@ -70,6 +73,19 @@ enum SweepLine {
     },
     /// Why there is no report.
     Error(SweepError),
+}
+
+/// The answer to a request about accounts.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum AccountLine<T> {
+    /// Why it was not done. It stands first: a reader of `done` that may be absent would find that in every line.
+    Error(IssueError),
+    /// What it was about, as it is now.
+    Done {
+        /// It.
+        done: T,
+    },
 }
 
 /// The answer to a check.
@@ -124,7 +140,13 @@ struct Runs {
 }
 
 fn router(runs: Runs) -> Router {
-    Router::new().route("/v1/issue", post(issue)).route("/v1/check", post(climb)).route("/v1/sweep", post(sweep)).with_state(runs)
+    Router::new()
+        .route("/v1/issue", post(issue))
+        .route("/v1/check", post(climb))
+        .route("/v1/sweep", post(sweep))
+        .route("/v1/account", post(account))
+        .route("/v1/accounts", post(accounts))
+        .with_state(runs)
 }
 
 async fn issue(State(runs): State<Runs>, request: Request) -> Response {
@@ -175,6 +197,29 @@ async fn sweep(State(runs): State<Runs>, request: Request) -> Response {
             Err(error) => SweepLine::Error(error),
         }))
     }))
+}
+
+async fn account(State(runs): State<Runs>, request: Request) -> Response {
+    let request: AccountRequest = match read_request(request, "a request about an account").await {
+        Ok(request) => request,
+        Err(refusal) => return *refusal,
+    };
+    let issuer = runs.issuer.clone();
+    // Not ended by a caller that goes away: a new key is best settled at once.
+    let done = runs.tasks.spawn(async move { issuer.account(&request).await });
+    lines(stream::once(async move { Ok(bytes(&account_line(done.await))) }))
+}
+
+async fn accounts(State(runs): State<Runs>) -> Response {
+    lines(stream::once(async move { Ok(bytes(&account_line(Ok::<_, JoinError>(runs.issuer.accounts().await)))) }))
+}
+
+fn account_line<T>(done: Result<Result<T, IssueError>, JoinError>) -> AccountLine<T> {
+    match done {
+        Ok(Ok(done)) => AccountLine::Done { done },
+        Ok(Err(error)) => AccountLine::Error(error),
+        Err(_panic) => AccountLine::Error(IssueError::Internal { text: "the run ended without a word; the log says why".to_owned() }),
+    }
 }
 
 /// Reads the JSON of a request; else the answer that refuses it.

@@ -266,9 +266,13 @@ async fn new_key(kind: AccountKeyType) -> Result<Zeroizing<Vec<u8>>, AcmeError> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    };
 
     use futures_util::future::join_all;
+    use parking_lot::Mutex;
     use prometheus_client::registry::Registry;
     use secrecy::SecretString;
 
@@ -369,5 +373,109 @@ mod tests {
         let directory = Directory { eab: Some(bad), ..directory };
         let session = Clients::default().session(&directory).await.unwrap();
         assert!(matches!(session.sign_in(&*self::store(other.path()), &directory).await, Err(AcmeError::Unusable { .. })));
+    }
+
+    /// A CA with one account, which knows the key that it should know; what it does with a change of it is for the test to say.
+    struct KeyChange {
+        ca: FakeCa,
+        store: Arc<dyn Store>,
+        session: Session,
+        _folder: tempfile::TempDir,
+    }
+
+    impl KeyChange {
+        /// `answer` answers the change; `takes` is whether the CA knows the new key afterwards.
+        async fn with(answer: (u16, &'static str), takes: bool) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = store(folder.path());
+            let (first, base): (Arc<Mutex<Option<Value>>>, Arc<OnceLock<String>>) = Default::default();
+            let here = base.clone();
+            let at_home =
+                move || (201, vec![format!("Location: {}/account/1", here.get().unwrap()), "Replay-Nonce: n".into()], b"{}".to_vec());
+            let ca = FakeCa::start(move |asked| match asked.line.as_str() {
+                "POST /account HTTP/1.1" => {
+                    let key = asked.protected()["jwk"].clone();
+                    let mut first = first.lock();
+                    // The first key is registered; another one is known if the CA has taken it.
+                    if *first.get_or_insert_with(|| key.clone()) == key || takes {
+                        at_home()
+                    } else {
+                        let none = br#"{"type":"urn:ietf:params:acme:error:accountDoesNotExist"}"#;
+                        (400, vec!["Replay-Nonce: n".into()], none.to_vec())
+                    }
+                }
+                "POST /key-change HTTP/1.1" => (answer.0, vec!["Replay-Nonce: n".into()], answer.1.as_bytes().to_vec()),
+                _ => (200, vec!["Replay-Nonce: n".into()], b"{}".to_vec()),
+            })
+            .await;
+            base.set(ca.url("")).unwrap();
+            let session = Clients::default().session(&ca.directory).await.unwrap();
+            session.sign_in(&*store, &ca.directory).await.unwrap();
+            Self { ca, store, session, _folder: folder }
+        }
+
+        async fn stored(&self) -> DirectoryAccount {
+            self.store.directory_account(&self.ca.directory.url).await.unwrap().unwrap()
+        }
+
+        async fn roll_over(&self) -> Result<(), AcmeError> {
+            self.session.roll_over(&*self.store, &self.ca.directory, AccountKeyType::EcdsaP384).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_key_takes_over_when_the_ca_has_taken_it() {
+        let change = KeyChange::with((200, "{}"), true).await;
+        let before = change.stored().await;
+        change.roll_over().await.unwrap();
+        let after = change.stored().await;
+        assert!(after.key != before.key && after.next_key.is_none() && after.url == before.url);
+        assert_eq!(change.session.signed_in().unwrap().key.alg(), "ES384");
+        // The outer signature is of the old key, by its account; the inner one shows the new key.
+        let asked = change.ca.asked().into_iter().find(|asked| asked.line.contains("key-change")).unwrap();
+        assert_eq!((asked.protected()["alg"].as_str(), asked.protected()["kid"].as_str()), (Some("ES256"), before.url.as_deref()));
+        // Other sessions of this process use it, too.
+        change.session.get(&change.ca.url("/a"), "application/json").await.unwrap();
+        assert_eq!(change.ca.asked().last().unwrap().protected()["alg"], "ES384");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_the_ca_refuses_is_forgotten() {
+        let change = KeyChange::with((409, r#"{"type":"urn:ietf:params:acme:error:malformed","detail":"known already"}"#), false).await;
+        let before = change.stored().await;
+        assert!(change.roll_over().await.unwrap_err().to_string().contains("known already"));
+        let after = change.stored().await;
+        assert!(after.key == before.key && after.next_key.is_none());
+        assert_eq!(change.session.signed_in().unwrap().key.alg(), "ES256");
+    }
+
+    #[tokio::test]
+    async fn after_a_lost_answer_the_ca_is_asked_which_key_it_knows() {
+        for takes in [true, false] {
+            let change = KeyChange::with((200, "{}"), takes).await;
+            let before = change.stored().await;
+            // As a process that was killed before the answer came.
+            let next = new_key(AccountKeyType::EcdsaP384).await.unwrap();
+            change.store.change_directory_account(&change.ca.directory.url, AccountChange::NextKey(next.clone())).await.unwrap();
+            let session = Clients::default().session(&change.ca.directory).await.unwrap();
+            session.sign_in(&*change.store, &change.ca.directory).await.unwrap();
+            let after = change.stored().await;
+            assert_eq!((after.key == next, after.key == before.key, after.next_key.is_none()), (takes, !takes, true));
+            assert_eq!(session.signed_in().unwrap().key.alg(), if takes { "ES384" } else { "ES256" });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_account_is_forgotten_and_a_new_contact_is_told_once() {
+        let change = KeyChange::with((200, "{}"), true).await;
+        let directory = Directory { contact: Some("new@example.org".into()), ..change.ca.directory.clone() };
+        for _ in 0..2 {
+            Clients::default().session(&directory).await.unwrap().sign_in(&*change.store, &directory).await.unwrap();
+        }
+        assert_eq!(change.stored().await.contact.as_deref(), Some("new@example.org"));
+        assert_eq!(change.ca.lines().iter().filter(|line| *line == "POST /account/1").count(), 1);
+        change.session.deactivate(&*change.store, &change.ca.directory).await.unwrap();
+        assert!(change.store.directory_account(&change.ca.directory.url).await.unwrap().is_none());
+        assert!(change.session.signed_in().is_err());
     }
 }

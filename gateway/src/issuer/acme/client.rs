@@ -106,6 +106,11 @@ impl Session {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// The directory's URL.
+    pub(super) fn directory_url(&self) -> &str {
+        &self.client.url
+    }
+
     /// The CA's directory: asked for once an hour.
     ///
     /// # Errors

@@ -119,8 +119,8 @@ impl Drop for FakeCa {
 fn standard(request: &Asked, base: &str) -> Option<Said> {
     match request.line.as_str() {
         "GET /dir HTTP/1.1" => {
-            let document =
-                json!({"newNonce": format!("{base}/nonce"), "newAccount": format!("{base}/account"), "newOrder": format!("{base}/order")});
+            let document = json!({"newNonce": format!("{base}/nonce"), "newAccount": format!("{base}/account"), "newOrder": format!("{base}/order"),
+                "keyChange": format!("{base}/key-change"), "meta": {"profiles": {"short": "for a week"}}});
             Some((200, Vec::new(), document.to_string().into_bytes()))
         }
         "HEAD /nonce HTTP/1.1" => Some((200, vec!["Replay-Nonce: fresh".into()], Vec::new())),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::{
     Certificate, Method, Request, Response, Url,
-    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK, LOCATION, RETRY_AFTER},
     redirect,
 };
 
@@ -18,6 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an unused connection is kept: less than CAs do, so that they do not close it under a request.
 const IDLE: Duration = Duration::from_secs(30);
 const USER_AGENT: &str = concat!("acmegate/", env!("CARGO_PKG_VERSION"));
+/// Most other chains of a certificate that are taken notice of; the largest CA has offered three.
+const MOST_ALTERNATES: usize = 8;
 const REPLAY_NONCE: &str = "replay-nonce";
 
 /// What a CA answered, errors included.
@@ -27,6 +29,8 @@ pub(super) struct Reply {
     pub(super) nonce: Option<String>,
     pub(super) location: Option<String>,
     pub(super) retry_at: Option<SystemTime>,
+    /// Where the same certificate is with other chains (RFC 8555, 7.4.2).
+    pub(super) alternates: Vec<String>,
     pub(super) body: Vec<u8>,
 }
 
@@ -83,8 +87,10 @@ impl Http {
         let header = |name: &str| text(response.headers(), name);
         let (status, nonce, location) = (response.status().as_u16(), header(REPLAY_NONCE), header(LOCATION.as_str()));
         let retry_at = header(RETRY_AFTER.as_str()).and_then(|text| retry_after::parse(&text, SystemTime::now()));
+        let links = response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok());
+        let alternates = links.flat_map(|line| alternates(line, response.url())).take(MOST_ALTERNATES).collect();
         let body = read(response, &host).await?;
-        Ok(Reply { status, nonce, location, retry_at, body })
+        Ok(Reply { status, nonce, location, retry_at, alternates, body })
     }
 }
 
@@ -130,6 +136,28 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(ToOwned::to_owned)
 }
 
+/// The URLs of a Link header (RFC 8288) whose relation is `alternate`. `base` is what relative ones count from.
+fn alternates(line: &str, base: &Url) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = line;
+    while let Some((_, after)) = rest.split_once('<') {
+        let Some((target, parameters)) = after.split_once('>') else { break };
+        // Up to the next link; what stands in quotes may hold a comma, and no relation does.
+        let begins = |at: &usize| parameters.get(at + 1..).is_some_and(|rest| rest.trim_start().starts_with('<'));
+        let end = parameters.match_indices(',').map(|(at, _)| at).find(begins);
+        let (own, next) = parameters.split_at(end.unwrap_or(parameters.len()));
+        let is_alternate = own.split(';').filter_map(|parameter| parameter.trim().split_once('=')).any(|(name, value)| {
+            name.trim().eq_ignore_ascii_case("rel")
+                && value.trim().trim_matches('"').split_ascii_whitespace().any(|relation| relation.eq_ignore_ascii_case("alternate"))
+        });
+        if is_alternate && let Ok(url) = base.join(target.trim()) {
+            found.push(url.into());
+        }
+        rest = next;
+    }
+    found
+}
+
 /// The innermost cause says it best: "connection refused", "invalid peer certificate: UnknownIssuer". URLs stay out: texts are to repeat exactly.
 fn transport(host: &str, error: &reqwest::Error) -> AcmeError {
     let what = if error.is_timeout() { "took too long".to_owned() } else { innermost(error) };
@@ -154,6 +182,20 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(parse("https://127.0.0.1:14000/dir").is_ok());
+    }
+
+    #[test]
+    fn links_to_alternates_are_found_among_others() {
+        let base = Url::parse("https://ca.test/acme/cert/1").unwrap();
+        let found = |line: &str| alternates(line, &base);
+        assert_eq!(found(r#"<https://ca.test/cert/1/1>;rel="alternate""#), ["https://ca.test/cert/1/1"]);
+        assert_eq!(
+            found(r#"<https://ca.test/dir>; rel="index", </cert/1/1>; title="a, b"; rel=alternate,<2>;rel="up alternate""#),
+            ["https://ca.test/cert/1/1", "https://ca.test/acme/cert/2"]
+        );
+        for none in ["", "<", "<https://ca.test/x", r#"<https://ca.test/x>;rel="index""#, "rel=alternate", "<:>;rel=alternate"] {
+            assert!(found(none).len() <= usize::from(none.starts_with("<:")), "{none}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ mod retry_after;
 use std::time::SystemTime;
 
 pub(super) use client::{Clients, Session};
-pub(super) use order::{Authorization, Order, Polled, Status};
+pub(super) use order::{Authorization, Download, Order, Polled, Status};
 pub use problem::{Problem, Subproblem};
 
 use crate::store::StoreError;
@@ -53,6 +53,15 @@ pub(super) enum AcmeError {
     /// A key that cannot be made or used.
     #[error("{0}")]
     Crypto(String),
+}
+
+/// What an account's key is (PKCS#8 DER): its kind, and its thumbprint (RFC 7638).
+///
+/// # Errors
+/// [`AcmeError::Crypto`] if it cannot be used.
+pub(super) fn describe_key(der: &[u8]) -> Result<(String, String), AcmeError> {
+    let key = key::AccountKey::from_pkcs8(der)?;
+    Ok((key.describe(), key.thumbprint()))
 }
 
 impl AcmeError {

@@ -81,6 +81,16 @@ pub(in crate::issuer) struct Challenge {
     pub(in crate::issuer) error: Option<Problem>,
 }
 
+/// A certificate as the CA sent it.
+pub(in crate::issuer) struct Download {
+    /// Where it came from.
+    pub(in crate::issuer) url: String,
+    /// PEM, the leaf first.
+    pub(in crate::issuer) chain: String,
+    /// Where it is with other chains.
+    pub(in crate::issuer) alternates: Vec<String>,
+}
+
 /// How a wait ended.
 pub(in crate::issuer) enum Polled {
     /// The order has left the status that was waited on.
@@ -115,23 +125,33 @@ impl Authorization {
 }
 
 impl Session {
-    /// Orders a certificate for `names` (RFC 8555, 7.4).
+    /// Orders a certificate for `names` (RFC 8555, 7.4), of a profile of the CA's if one is named (draft-ietf-acme-profiles).
     ///
     /// # Errors
-    /// [`AcmeError`].
-    pub(in crate::issuer) async fn new_order(&self, names: &[String]) -> Result<Order, AcmeError> {
+    /// [`AcmeError`]; [`AcmeError::Unusable`] if the CA has no such profile.
+    pub(in crate::issuer) async fn new_order(&self, names: &[String], profile: Option<&str>) -> Result<Order, AcmeError> {
         #[derive(Serialize)]
         struct NewOrder<'a> {
             identifiers: Vec<NewIdentifier<'a>>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            profile: Option<&'a str>,
         }
         #[derive(Serialize)]
         struct NewIdentifier<'a> {
             r#type: &'static str,
             value: &'a str,
         }
-        let url = self.document().await?.new_order.clone();
+        let document = self.document().await?;
+        let url = document.new_order.clone();
+        let profiles = &document.meta.profiles;
+        if let Some(profile) = profile.filter(|profile| !profiles.contains_key(*profile)) {
+            let known: Vec<_> = profiles.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let text = format!("it has no profile {profile:?}; it has: {known}");
+            return Err(AcmeError::Unusable { directory: self.directory_url().to_owned(), text });
+        }
         let identifiers = names.iter().map(|value| NewIdentifier { r#type: "dns", value }).collect();
-        let reply = self.post(&url, Some(&NewOrder { identifiers })).await?;
+        let reply = self.post(&url, Some(&NewOrder { identifiers, profile })).await?;
         let url = reply.location.clone().ok_or_else(|| AcmeError::Malformed("the CA gave no URL for the order".into()))?;
         read(&reply, url)
     }
@@ -161,15 +181,23 @@ impl Session {
         read(&reply, order.url.clone())
     }
 
-    /// The chain of a valid order, PEM, and its URL (RFC 8555, 7.4.2).
+    /// The certificate of a valid order with the CA's own chain (RFC 8555, 7.4.2).
     ///
     /// # Errors
     /// [`AcmeError`].
-    pub(in crate::issuer) async fn certificate(&self, order: &Order) -> Result<(String, String), AcmeError> {
+    pub(in crate::issuer) async fn certificate(&self, order: &Order) -> Result<Download, AcmeError> {
         let url = order.certificate.clone().ok_or_else(|| AcmeError::Malformed("the order is valid and has no certificate URL".into()))?;
+        self.chain(url).await
+    }
+
+    /// The same certificate with another chain, at a URL of [`Download::alternates`].
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn chain(&self, url: String) -> Result<Download, AcmeError> {
         let reply = self.get(&url, "application/pem-certificate-chain").await?;
         let chain = String::from_utf8(reply.body).map_err(|_| AcmeError::Malformed("the certificate is not PEM".into()))?;
-        Ok((chain, url))
+        Ok(Download { url, chain, alternates: reply.alternates })
     }
 
     /// Looks at an order until `waiting` no longer holds for its status, for `longest` at most. Lost answers and "later" are borne with.
