@@ -1,8 +1,9 @@
-// certmanager runs the controllers of cert-manager, unmodified, that issue certificates by ACME.
+// certmanager runs the controllers of cert-manager, unmodified, that issue certificates: by ACME, and those that a chart makes for itself, by a CA in a Secret
+// or signed by themselves; and with --cainjector-kubeconfig its CA injector, as whoever that file names.
 //
 // It stands in for cert-manager's own cmd/controller, which is no package that another module could build. Flags are named as they are there.
-// Left out is what a test of DNS-01 has no use for: cert-manager's webhook (it validates and converts objects), its CA injector, ingresses,
-// gateways, leader election, and the issuers of other kinds.
+// Left out is what a test of DNS-01 has no use for: cert-manager's webhook (it validates and converts objects), ingresses, gateways, leader
+// election, and the issuers of other kinds.
 //
 // It says where its metrics are and then "running" on standard output, one a line.
 package main
@@ -33,6 +34,8 @@ import (
 	_ "github.com/cert-manager/cert-manager/pkg/controller/acmeorders"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/acme"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/approver"
+	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/ca"
+	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/selfsigned"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificates/issuing"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificates/keymanager"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificates/metrics"
@@ -43,11 +46,14 @@ import (
 	_ "github.com/cert-manager/cert-manager/pkg/controller/clusterissuers"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/issuers"
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/acme"
+	_ "github.com/cert-manager/cert-manager/pkg/issuer/ca"
+	_ "github.com/cert-manager/cert-manager/pkg/issuer/selfsigned"
 )
 
 func main() {
 	var (
 		kubeconfig  = flag.String("kubeconfig", "", "who it is, and where the cluster is")
+		injector    = flag.String("cainjector-kubeconfig", "", "who the CA injector is; without, there is none")
 		clusterNs   = flag.String("cluster-resource-namespace", "cert-manager", "namespace of the secrets of ClusterIssuers")
 		nameservers = flag.String("dns01-recursive-nameservers", strings.Join(dnsutil.RecursiveNameservers, ","), "HOST:PORT, comma separated")
 		only        = flag.Bool("dns01-recursive-nameservers-only", false, "the self-check asks these alone, not the authoritative servers")
@@ -111,6 +117,9 @@ func main() {
 	shared.SharedInformerFactory.Start(ctx.Done())
 	shared.KubeSharedInformerFactory.Start(ctx.Done())
 	shared.HTTP01ResourceMetadataInformersFactory.Start(ctx.Done())
+	if *injector != "" {
+		running.Go(func() { inject(ctx, *injector) })
+	}
 	fmt.Println("running")
 	running.Wait()
 }
