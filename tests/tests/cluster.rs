@@ -1,6 +1,7 @@
 //! acmegate in a cluster: behind a real API server, called by cert-manager's own client and controllers.
 //!
 //! - [`callers`]: who may call, and who gets nowhere.
+//! - [`chart`]: what helm makes of the chart, in a cluster.
 //! - [`conformance`]: cert-manager's suite for webhooks, before the door itself.
 //! - [`discovery`]: what the API server and kubectl ask.
 //! - [`issuance`]: certificates by cert-manager, to `Ready`, and nothing left of them.
@@ -9,6 +10,8 @@
 
 #[path = "cluster/callers.rs"]
 mod callers;
+#[path = "cluster/chart.rs"]
+mod chart;
 #[path = "cluster/conformance.rs"]
 mod conformance;
 #[path = "cluster/discovery.rs"]

@@ -15,12 +15,15 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/cert-manager/cert-manager/pkg/controller/cainjector"
 	logf "github.com/cert-manager/cert-manager/pkg/logs"
+	"github.com/cert-manager/cert-manager/pkg/util"
 )
 
 // inject runs cert-manager's CA injector for APIServices: it writes the CA of the Certificate that an annotation names into caBundle.
 func inject(ctx context.Context, kubeconfig string) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	check("the injector's kubeconfig", err)
+	// Its name owns the field that it writes.
+	config = util.RestConfigWithUserAgent(config, "cainjector")
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, apireg.AddToScheme, cmapi.AddToScheme} {
 		check("the injector's types", add(scheme))

@@ -16,6 +16,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"os/signal"
 	"slices"
 	"strings"
@@ -51,21 +52,23 @@ import (
 )
 
 func main() {
+	// The common one has flags of libraries' own.
+	flags := flag.NewFlagSet("certmanager", flag.ExitOnError)
 	var (
-		kubeconfig  = flag.String("kubeconfig", "", "who it is, and where the cluster is")
-		injector    = flag.String("cainjector-kubeconfig", "", "who the CA injector is; without, there is none")
-		clusterNs   = flag.String("cluster-resource-namespace", "cert-manager", "namespace of the secrets of ClusterIssuers")
-		nameservers = flag.String("dns01-recursive-nameservers", strings.Join(dnsutil.RecursiveNameservers, ","), "HOST:PORT, comma separated")
-		only        = flag.Bool("dns01-recursive-nameservers-only", false, "the self-check asks these alone, not the authoritative servers")
-		checkRetry  = flag.Duration("dns01-check-retry-period", 10*time.Second, "between two self-checks")
-		challenges  = flag.Int("max-concurrent-challenges", 60, "challenges under way at once")
-		workers     = flag.Int("concurrent-workers", 5, "workers of each controller")
-		qps         = flag.Float64("kube-api-qps", 20, "requests a second to the API server")
-		burst       = flag.Int("kube-api-burst", 50, "requests at once to the API server")
-		metrics     = flag.String("metrics-listen-address", "127.0.0.1:0", "where its metrics are")
+		kubeconfig  = flags.String("kubeconfig", "", "who it is, and where the cluster is")
+		injector    = flags.String("cainjector-kubeconfig", "", "who the CA injector is; without, there is none")
+		clusterNs   = flags.String("cluster-resource-namespace", "cert-manager", "namespace of the secrets of ClusterIssuers")
+		nameservers = flags.String("dns01-recursive-nameservers", strings.Join(dnsutil.RecursiveNameservers, ","), "HOST:PORT, comma separated")
+		only        = flags.Bool("dns01-recursive-nameservers-only", false, "the self-check asks these alone, not the authoritative servers")
+		checkRetry  = flags.Duration("dns01-check-retry-period", 10*time.Second, "between two self-checks")
+		challenges  = flags.Int("max-concurrent-challenges", 60, "challenges under way at once")
+		workers     = flags.Int("concurrent-workers", 5, "workers of each controller")
+		qps         = flags.Float64("kube-api-qps", 20, "requests a second to the API server")
+		burst       = flags.Int("kube-api-burst", 50, "requests at once to the API server")
+		metrics     = flags.String("metrics-listen-address", "127.0.0.1:0", "where its metrics are")
 	)
-	klog.InitFlags(nil)
-	flag.Parse()
+	klog.InitFlags(flags)
+	flags.Parse(os.Args[1:])
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

@@ -24,9 +24,10 @@ impl Ports {
     }
 }
 
-/// The controllers that make a cluster without pods behave: namespaces go, owned objects go, and each namespace has its ServiceAccount.
+/// The controllers that make a cluster without pods behave: namespaces go, with claims of volumes in them, owned objects go, and each namespace has its
+/// ServiceAccount.
 const CONTROLLERS: &str = "namespace-controller,garbage-collector-controller,serviceaccount-controller,serviceaccount-token-controller,\
-                           root-ca-certificate-publisher-controller,clusterrole-aggregation-controller";
+                           root-ca-certificate-publisher-controller,clusterrole-aggregation-controller,persistentvolumeclaim-protection-controller";
 
 /// etcd, with its data in this folder.
 pub(super) fn etcd(ports: &Ports, folder: &Path) -> Command {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use acmegate_tests::{
     acmegate::Acmegate,
+    certmanager::NAMESPACE,
     dns,
     kubernetes::{Authority, Cluster, Pair},
     wait::{LIMIT, until},
@@ -13,7 +14,7 @@ use acmegate_tests::{
 use reqwest::{Client, Identity, StatusCode, tls::Certificate};
 use serde_json::{Value, json};
 
-use super::lab::{ANY, GROUP, Lab, SOLVER, zone};
+use super::lab::{ANY, GROUP, Lab, SOLVER, payload, zone};
 
 const CERT_MANAGER: &str = "system:serviceaccount:cert-manager:cert-manager";
 
@@ -37,7 +38,7 @@ impl Caller {
     /// Presents a value in the name of these users and groups; the status, and the answer's body.
     async fn present(&self, name: &str, forged: &[(&str, &str)]) -> (StatusCode, Value) {
         let url = format!("https://localhost:{}/apis/{GROUP}/v1alpha1/{SOLVER}", self.door.port());
-        let mut request = self.client.post(url).json(&payload("Present", name));
+        let mut request = self.client.post(url).json(&payload("Present", NAMESPACE, name));
         for (header, value) in forged {
             request = request.header(*header, *value);
         }
@@ -47,13 +48,6 @@ impl Caller {
         let answer = request.send().await.expect("an answer");
         (answer.status(), answer.json().await.expect("JSON"))
     }
-}
-
-fn payload(action: &str, name: &str) -> Value {
-    json!({"request": {
-        "uid": "", "action": action, "type": "dns-01", "dnsName": name, "key": "123d==", "resourceNamespace": "cert-manager",
-        "resolvedFQDN": format!("_acme-challenge.{name}."), "resolvedZone": format!("{ZONE}."), "config": null,
-    }})
 }
 
 #[tokio::test]
@@ -146,8 +140,7 @@ async fn certificates_change_on_both_sides_without_a_restart() {
 async fn a_refusal_is_an_event_of_the_namespace() {
     let lab = Lab::share().await;
     lab.cluster.namespace("told").await;
-    let mut payload = payload("Present", "elsewhere.invalid");
-    payload["request"]["resourceNamespace"] = json!("told");
+    let payload = payload("Present", "told", "elsewhere.invalid");
     for _ in 0..2 {
         let answer = lab.cluster.api().create(&format!("/apis/{GROUP}/v1alpha1/{SOLVER}"), &payload).await;
         assert_eq!(answer["response"]["success"], false, "{answer}");

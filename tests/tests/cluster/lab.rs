@@ -14,6 +14,7 @@ use acmegate_tests::{
     webhook::{SERVICE, Webhook},
     world::{World, ZONE},
 };
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 /// The API group and the solver of the configuration.
@@ -37,6 +38,14 @@ pub(crate) async fn alone(cluster: &Cluster, address: SocketAddr) -> (Acmegate, 
 /// The zone, and nothing else.
 pub(crate) fn zone() -> Config {
     Config::new().dns(ANY).zone_with(ZONE, &format!("ns1.{ZONE}"), &[&format!("ns1.{ZONE}. 3600 A 198.51.100.1")])
+}
+
+/// What cert-manager asks for an Issuer of this namespace, for a name whose challenge nothing leads elsewhere.
+pub(crate) fn payload(action: &str, namespace: &str, name: &str) -> Value {
+    json!({"request": {
+        "uid": "", "action": action, "type": "dns-01", "dnsName": name, "key": "123d==", "resourceNamespace": namespace,
+        "resolvedFQDN": format!("_acme-challenge.{name}."), "resolvedZone": "", "config": null,
+    }})
 }
 
 /// Everything, running. The controllers end before the API server that they talk to.
