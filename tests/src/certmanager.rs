@@ -13,7 +13,7 @@ use crate::{
     process::Process,
     read,
     testca::TestCa,
-    wait::{LIMIT, until, until_within},
+    wait::{LIMIT, until_within},
 };
 
 /// The namespace of cert-manager itself, of its ServiceAccount (which has the same name), and of the secrets of ClusterIssuers.
@@ -143,6 +143,13 @@ impl Solver {
     #[must_use]
     pub fn self_check(mut self) -> Self {
         self.wait = None;
+        self
+    }
+
+    /// Without the second, as quickly as cert-manager goes.
+    #[must_use]
+    pub fn at_once(mut self) -> Self {
+        self.wait = Some("1ms");
         self
     }
 
@@ -361,13 +368,29 @@ impl<'a> Certificates<'a> {
     /// # Panics
     /// When it stays.
     pub async fn delete_namespace(self) {
+        self.begin_deletion().await;
+        self.gone().await;
+    }
+
+    /// Asks for the namespace's deletion.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub async fn begin_deletion(&self) {
+        self.api.delete(&format!("/api/v1/namespaces/{}", self.namespace)).await;
+    }
+
+    /// Waits until the namespace is gone.
+    ///
+    /// # Panics
+    /// When it stays.
+    pub async fn gone(self) {
         let path = format!("/api/v1/namespaces/{}", self.namespace);
-        self.api.delete(&path).await;
         let gone = || async {
             let answer = self.api.ask(reqwest::Method::GET, &path, None).await?;
             if answer.status == reqwest::StatusCode::NOT_FOUND { Ok(()) } else { Err(anyhow::anyhow!("{}", answer.body["status"])) }
         };
-        until(&format!("the namespace {} to go", self.namespace), gone).await;
+        until_within(ISSUANCE, &format!("the namespace {} to go", self.namespace), gone).await;
     }
 
     /// What cert-manager says of all that is under way here.

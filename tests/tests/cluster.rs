@@ -4,6 +4,7 @@
 //! - [`chart`]: what helm makes of the chart, in a cluster.
 //! - [`conformance`]: cert-manager's suite for webhooks, before the door itself.
 //! - [`discovery`]: what the API server and kubectl ask.
+//! - [`faults`]: what breaks around acmegate, and mends.
 //! - [`issuance`]: certificates by cert-manager, to `Ready`, and nothing left of them.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
@@ -16,6 +17,8 @@ mod chart;
 mod conformance;
 #[path = "cluster/discovery.rs"]
 mod discovery;
+#[path = "cluster/faults.rs"]
+mod faults;
 #[path = "cluster/issuance.rs"]
 mod issuance;
 #[path = "cluster/lab.rs"]

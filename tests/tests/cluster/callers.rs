@@ -14,7 +14,7 @@ use acmegate_tests::{
 use reqwest::{Client, Identity, StatusCode, tls::Certificate};
 use serde_json::{Value, json};
 
-use super::lab::{ANY, GROUP, Lab, SOLVER, payload, zone};
+use super::lab::{self, ANY, GROUP, Lab, SOLVER, payload, zone};
 
 const CERT_MANAGER: &str = "system:serviceaccount:cert-manager:cert-manager";
 
@@ -106,17 +106,7 @@ async fn a_right_that_is_withdrawn_is_gone_within_seconds() {
 async fn certificates_change_on_both_sides_without_a_restart() {
     let (namespace, name) = SERVICE;
     let mut cluster = Cluster::start().await;
-    let kubeconfig = cluster.delegated(namespace, name).await;
-    let api_service = format!("v1alpha1.{GROUP}");
-    let rights = json!({"kind": "List", "apiVersion": "v1", "items": [
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "acmegate"}, "rules": [
-            {"apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices"], "resourceNames": [api_service], "verbs": ["get", "list", "watch", "patch"]},
-        ]},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "acmegate"},
-         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "acmegate"},
-         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]},
-    ]});
-    cluster.apply(&rights.to_string()).await;
+    let kubeconfig = lab::self_made(&cluster).await;
     let config = zone()
         .section("kubernetes", &format!("kubeconfig: {kubeconfig:?}"))
         .section("webhook", &format!("listen: \"{ANY}\"\nservice: {{name: {name}, namespace: {namespace}}}\ncallers: {{cluster: true}}"));
@@ -124,7 +114,7 @@ async fn certificates_change_on_both_sides_without_a_restart() {
     // Somebody else's authority stands there at first.
     let wrong = Authority::new("somebody");
     cluster.route(GROUP, SERVICE, acmegate.door("webhook"), wrong.certificate()).await;
-    let path = format!("/apis/apiregistration.k8s.io/v1/apiservices/{api_service}");
+    let path = format!("/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.{GROUP}");
     let bundle = cluster.api().get(&path).await["spec"]["caBundle"].clone();
     assert!(bundle.as_str().is_some_and(|bundle| !bundle.is_empty()));
 
