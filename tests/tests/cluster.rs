@@ -1,5 +1,6 @@
 //! acmegate in a cluster: behind a real API server, called by cert-manager's own client and controllers.
 //!
+//! - [`attackers`]: who wants more than is theirs, and gets nothing.
 //! - [`callers`]: who may call, and who gets nowhere.
 //! - [`chart`]: what helm makes of the chart, in a cluster.
 //! - [`conformance`]: cert-manager's suite for webhooks, before the door itself.
@@ -9,6 +10,8 @@
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
+#[path = "cluster/attackers.rs"]
+mod attackers;
 #[path = "cluster/callers.rs"]
 mod callers;
 #[path = "cluster/chart.rs"]
