@@ -1,4 +1,5 @@
-//! A TCP relay with a gate: while it is shut, whoever connects waits at it. So a test can do something just before a look-up is answered, however quick that would be.
+//! A TCP relay with a gate: while it is shut, whoever connects waits at it. So a test can do something just before a look-up is answered, however quick
+//! that would be.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

@@ -1,5 +1,5 @@
-//! Tenants and strangers who want more than is theirs: by the `config` of an Issuer, by its size, and by tokens that are good no longer or for somebody else. Everything is refused, told in
-//! the log, and nothing secret is in it.
+//! Tenants and strangers who want more than is theirs: by the `config` of an Issuer, by its size, and by tokens that are good no longer or for somebody
+//! else. Everything is refused, told in the log, and nothing secret is in it.
 
 use std::collections::BTreeSet;
 

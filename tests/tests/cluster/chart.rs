@@ -1,8 +1,8 @@
 //! The chart as helm installs it in a cluster: its Service, its APIService, its rights, its certificate and its policy are those at work.
 //!
-//! A node is what is missing. The test does what a kubelet would: it starts acmegate with the configuration of the chart's own ConfigMap and a token of the chart's own
-//! ServiceAccount, behind the address of the chart's own Service. Other than in a pod are the addresses that the doors listen on, the folders, and that the token
-//! comes in a kubeconfig.
+//! A node is what is missing. The test does what a kubelet would: it starts acmegate with the configuration of the chart's own ConfigMap and a token of the
+//! chart's own ServiceAccount, behind the address of the chart's own Service. Other than in a pod are the addresses that the doors listen on, the folders,
+//! and that the token comes in a kubeconfig.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,8 +32,8 @@ use tempfile::TempDir;
 
 use super::lab::{ANY, GROUP, payload};
 
-/// cert-manager makes the webhook's certificate, and its CA injector tells the API server of it; by default ClusterIssuers may write and nobody else may; an upgrade
-/// lets a tenant in; and when the release goes, nothing of it is left but its ledger.
+/// cert-manager makes the webhook's certificate, and its CA injector tells the API server of it; by default ClusterIssuers may write and nobody else may;
+/// an upgrade lets a tenant in; and when the release goes, nothing of it is left but its ledger.
 #[tokio::test]
 async fn with_a_certificate_of_cert_manager() {
     let site = Site::start().await;
@@ -117,8 +117,8 @@ async fn two_installs_that_make_their_certificates_themselves() {
     second.issues("alone", &issuer, second.name).await;
 }
 
-/// What helm makes of each set of values is what a real API server takes, unknown and doubled fields being errors: its own kinds, cert-manager's, and Prometheus
-/// Operator's, by their own definitions.
+/// What helm makes of each set of values is what a real API server takes, unknown and doubled fields being errors: its own kinds, cert-manager's, and
+/// Prometheus Operator's, by their own definitions.
 #[tokio::test]
 async fn a_real_api_server_takes_every_object() {
     let cluster = Cluster::start().await;

@@ -34,9 +34,10 @@ use serde_json::Value;
 
 use super::lab::{self, DOMAIN_SOLVER, EVENTS, GROUP, SOLVER, payload};
 
-/// In each round cert-manager has a value presented, which was acknowledged, and has told the authority that it may look; the authority's look-up waits at a gate. Then
-/// acmegate is killed and started again, and the look-up goes on: it has to find the value, though the process that acknowledged it is no more. A value that was only in memory, or
-/// not yet synced, would fail the certificate for an hour. The CleanUp comes to the new process, which knows the value from the ledger alone.
+/// In each round cert-manager has a value presented, which was acknowledged, and has told the authority that it may look; the authority's look-up waits at
+/// a gate. Then acmegate is killed and started again, and the look-up goes on: it has to find the value, though the process that acknowledged it is no
+/// more. A value that only the process knew would fail the certificate for an hour. The CleanUp comes to the new process, which knows the value from the
+/// ledger alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_between_present_and_the_look_up() {
     let rounds: u64 = std::env::var("ACMEGATE_WEBHOOK_KILL_ROUNDS")
@@ -60,8 +61,8 @@ async fn killed_between_present_and_the_look_up() {
     eprintln!("{rounds} rounds, {} s", begun.elapsed().as_secs());
 }
 
-/// The DNS server that takes the updates is down. What is wrong is told in the Challenge, in the same words each time, and in an Event; when the server is back, cert-manager's
-/// next attempt succeeds.
+/// The DNS server that takes the updates is down. What is wrong is told in the Challenge, in the same words each time, and in an Event; when the server is
+/// back, cert-manager's next attempt succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_backend_is_down_for_a_while() {
     let address = Address::reserve();
@@ -96,7 +97,8 @@ async fn the_backend_is_down_for_a_while() {
     assert_eq!(dns::txt(site.world.bind.dns(), &format!("_acme-challenge.{name}")).await, BTreeSet::new());
 }
 
-/// acmegate is away, and people delete namespaces in which values of theirs stand. Neither can go as long as nobody takes the values away; when acmegate is back, both do.
+/// acmegate is away, and people delete namespaces in which values of theirs stand. Neither can go as long as nobody takes the values away; when acmegate is
+/// back, both do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn namespaces_are_deleted_while_acmegate_is_away() {
     let mut site = Site::start(Cluster::start_with_controllers().await, None, |config| config).await;
@@ -131,8 +133,8 @@ async fn namespaces_are_deleted_while_acmegate_is_away() {
     }
 }
 
-/// Another authority signs acmegate's certificate from now on. The roots of both are in the APIService, then the files change as a kubelet changes them, then the old
-/// root goes; and while all of this happens no call fails, through the API server or past it, and no connection is lost.
+/// Another authority signs acmegate's certificate from now on. The roots of both are in the APIService, then the files change as a kubelet changes them,
+/// then the old root goes; and while all of this happens no call fails, through the API server or past it, and no connection is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_serving_certificate_changes_under_load() {
     let (cluster, mounted) = (Cluster::start().await, temporary_folder("mounted"));
