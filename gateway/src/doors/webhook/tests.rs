@@ -145,6 +145,7 @@ async fn present_and_clean_up_may_be_repeated() {
             "acmegate_webhook_requests_total{namespace=\"cert-manager\",action=\"present\",outcome=\"ok\"} 2"
         ]
     );
+    assert_eq!(door.bench.metrics("acmegate_webhook_request_seconds_count"), ["acmegate_webhook_request_seconds_count 4"]);
 }
 
 #[tokio::test]
