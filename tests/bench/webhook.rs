@@ -30,7 +30,7 @@ use acmegate_tests::{
     webhook::{SERVICE, Webhook},
     world::World,
 };
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use futures_util::future::{join_all, try_join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -135,10 +135,17 @@ impl Lab {
     }
 
     fn memory(&self, report: &mut Report, when: &str) -> anyhow::Result<()> {
-        let resident = |pid: u32| anyhow::Ok(Figure::new(usage::resident(pid)? as f64 / 1e6, "MB"));
-        let ours = resident(self.acmegate.process().id())?;
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        let mut figures = Vec::new();
+        for process in [self.acmegate.process(), self.empty.process()] {
+            let (resident, anonymous) = (usage::resident(process.id())?, usage::anonymous(process.id())?);
+            let (all, own) = (megabytes(resident), megabytes(anonymous));
+            say(&format!("{} {when}: {all:.1} MB resident, {own:.1} MB of them its own and the rest its program's file", process.name()));
+            figures.push(Figure::new(all, "MB"));
+        }
+        let [ours, empty] = figures[..] else { bail!("two processes") };
         report.row(&format!("resident memory {when}"), ours, Figure::new(GOAL_MEMORY / 1e6, "MB"), Goal::AtMost(1.0));
-        report.row(&format!("resident memory {when}, empty"), ours, resident(self.empty.process().id())?, Goal::Shown);
+        report.row(&format!("resident memory {when}, empty"), ours, empty, Goal::Shown);
         Ok(())
     }
 }
@@ -188,13 +195,10 @@ impl Lab {
             let [ours, empty, alone] = ways.each_ref().map(Way::told);
             let time = |times: &Latencies, percent| Figure::time(times.percentile(percent));
             let what = |percent: u8| format!("Present p{percent}, {name}");
-            report.row(
-                &format!("{}, 5 ms and an fsync", what(50)),
-                time(&ours, 50.0),
-                Figure::time(GOAL_MEDIAN + fsync),
-                Goal::AtMost(1.0),
-            );
-            report.row(&what(99), time(&ours, 99.0), Figure::time(GOAL_LATE), Goal::AtMost(1.0));
+            // Back to back, sixty callers wait for the cores of this machine, at the empty webhook as well.
+            let goal = if let Load::Paced = load { Goal::AtMost(1.0) } else { Goal::Shown };
+            report.row(&format!("{}, 5 ms and an fsync", what(50)), time(&ours, 50.0), Figure::time(GOAL_MEDIAN + fsync), goal);
+            report.row(&format!("{}, 50 ms", what(99)), time(&ours, 99.0), Figure::time(GOAL_LATE), goal);
             for percent in [50, 99] {
                 let percentile = f64::from(percent);
                 report.row(&format!("{}, empty", what(percent)), time(&ours, percentile), time(&empty, percentile), Goal::Shown);
