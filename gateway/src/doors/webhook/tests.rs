@@ -257,7 +257,7 @@ async fn the_policy_decides_what_is_presented() {
         // The CNAME of a tenant leads to somebody else's place.
         json!({"resolvedFQDN": format!("b.example.com.{ZONE}.")}),
         json!({"dnsName": "", "resolvedFQDN": format!("b.example.com.{ZONE}.")}),
-        json!({"config": {"secret": {"name": "dns"}}}),
+        json!({"config": {"backend": "corp", "secret": {"name": "dns"}}}),
         json!({"resourceNamespace": "team-b", "config": {"backend": "corp"}}),
     ] {
         messages.push(door.fails(&with(changes)).await);
