@@ -7,6 +7,7 @@
 //! - [`discovery`]: what the API server and kubectl ask.
 //! - [`faults`]: what breaks around acmegate, and mends.
 //! - [`issuance`]: certificates by cert-manager, to `Ready`, and nothing left of them.
+//! - [`secrets`]: issuers with credentials of their own.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
@@ -26,3 +27,5 @@ mod faults;
 mod issuance;
 #[path = "cluster/lab.rs"]
 mod lab;
+#[path = "cluster/secrets.rs"]
+mod secrets;
