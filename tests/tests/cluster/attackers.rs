@@ -25,11 +25,13 @@ async fn a_config_names_no_secret_of_others_and_no_place() {
     let lab = Lab::share().await;
     let manager = lab.cluster.api_with(Some(lab.cluster.token(NAMESPACE, "cert-manager").await));
     let path = format!("/apis/{GROUP}/v1alpha1/{SOLVER}");
+    let own_secret = "the name of a Secret in the issuer's own namespace and nothing else";
     for (number, (config, said)) in [
-        (json!({"secret": {"name": "token", "namespace": "kube-system"}}), "ecret"),
-        (json!({"secret": {"name": "token", "key": "token", "namespace": NAMESPACE}}), "ecret"),
-        (json!({"secret": SECRET}), "ecret"),
-        (json!({"secret": {"name": "../../kube-system/secrets/token"}}), "ecret"),
+        (json!({"backend": "corp", "secret": {"name": "token", "namespace": "kube-system"}}), own_secret),
+        (json!({"backend": "corp", "secret": {"name": "token", "key": "token", "namespace": NAMESPACE}}), own_secret),
+        (json!({"backend": "corp", "secret": SECRET}), own_secret),
+        (json!({"backend": "corp", "secret": {"name": "../../kube-system/secrets/token"}}), own_secret),
+        (json!({"backend": "corp", "secret": {"name": "token"}}), "but not with a Secret of its own"),
         (json!({"url": "https://attacker.invalid/"}), "the key \"url\" is not known"),
         (json!({"backend": "embedded", "endpoint": "http://169.254.169.254/latest/meta-data/"}), "the key \"endpoint\" is not known"),
         (json!({"backend": "https://attacker.invalid/"}), "backend must be the name of a backend"),
@@ -66,7 +68,11 @@ async fn a_config_names_no_secret_of_others_and_no_place() {
 async fn an_issuer_that_wants_too_much_gets_nothing() {
     let lab = Lab::share().await;
     for (namespace, config, said) in [
-        ("greedy", json!({"secret": {"name": "token", "namespace": "kube-system"}}), "ecret"),
+        (
+            "greedy",
+            json!({"backend": "corp", "secret": {"name": "token", "namespace": "kube-system"}}),
+            "in the issuer's own namespace and nothing else",
+        ),
         ("gluttonous", json!({"backend": SECRET.repeat((1 << 20) / SECRET.len())}), "backend must be the name of a backend"),
     ] {
         let issuer = Issuer::create(&lab.cluster, namespace, "acme", &lab.world.ca, &lab.solver().config(config)).await;
