@@ -101,12 +101,12 @@ impl std::fmt::Debug for Cluster {
 }
 
 /// One call, with its deadline; what went wrong in words.
-async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<Result<T, kube::Error>, String> {
+pub(crate) async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<Result<T, kube::Error>, String> {
     timeout(PATIENCE, call).await.map_err(|_elapsed| format!("the API server did not answer within {} s", PATIENCE.as_secs()))
 }
 
 /// An error with what caused it, in one line.
-fn reasons(error: &dyn std::error::Error) -> String {
+pub(crate) fn reasons(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
     // Some errors print their cause, too.
     causes.fold(String::new(), |text, cause| match text.as_str() {
