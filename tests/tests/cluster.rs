@@ -1,6 +1,7 @@
 //! acmegate in a cluster: behind a real API server, called by cert-manager's own client and controllers.
 //!
 //! - [`callers`]: who may call, and who gets nowhere.
+//! - [`check`]: what `acmegate check --kubernetes` finds, in a healthy cluster and in a broken one.
 //! - [`conformance`]: cert-manager's suite for webhooks, before the door itself.
 //! - [`discovery`]: what the API server and kubectl ask.
 //! - [`issuance`]: certificates by cert-manager, to `Ready`, and nothing left of them.
@@ -9,6 +10,8 @@
 
 #[path = "cluster/callers.rs"]
 mod callers;
+#[path = "cluster/check.rs"]
+mod check;
 #[path = "cluster/conformance.rs"]
 mod conformance;
 #[path = "cluster/discovery.rs"]

@@ -49,10 +49,10 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     kubernetes: bool,
     /// With --kubernetes: cert-manager's ServiceAccount
-    #[arg(long, value_name = "NAMESPACE/SERVICEACCOUNT", default_value = "cert-manager/cert-manager", requires = "kubernetes")]
+    #[arg(long, value_name = "NAMESPACE/SERVICEACCOUNT", default_value = "cert-manager/cert-manager", conflicts_with = "name")]
     cert_manager: ServiceAccount,
     /// With --kubernetes: a challenge that is under way for longer is stuck
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = read_duration, requires = "kubernetes")]
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = read_duration, conflicts_with = "name")]
     stuck_after: Duration,
     /// Print the report as JSON
     #[arg(long)]
