@@ -1,7 +1,7 @@
 //! `acmegate check --kubernetes`, with the rights that the chart gives acmegate and no more.
 
 use acmegate_tests::{
-    acmegate::Config,
+    acmegate::{Acmegate, Config},
     certmanager::{CertManager, Certificates, Issuer, NAMESPACE, Solver},
     kubernetes::{Authority, Cluster},
     ports::Port,
@@ -46,7 +46,7 @@ impl House {
         );
         let config =
             move |config: Config| config.section("kubernetes", &format!("kubeconfig: {kubeconfig:?}")).section("webhook", &section);
-        cluster.apply(&rights(&cluster).await).await;
+        cluster.apply(&rights(&cluster, namespace, "certManager.enabled=true").await).await;
         let world = World::builder().config(config).start().await;
         cluster.route(GROUP, SERVICE, world.acmegate.door("webhook"), door.certificate()).await;
         let certmanager = CertManager::start(&cluster, world.resolver.dns()).await;
@@ -86,13 +86,12 @@ fn name(label: &str) -> String {
     format!("{label}.{ZONE}")
 }
 
-/// What the chart gives acmegate and cert-manager.
-async fn rights(cluster: &Cluster) -> String {
-    let (namespace, account) = SERVICE;
+/// What the chart gives acmegate, whose account is `acmegate` in this namespace, and cert-manager.
+async fn rights(cluster: &Cluster, namespace: &str, set: &str) -> String {
     let chart = workspace().join("charts/acmegate").display().to_string();
-    let named = format!("fullnameOverride={account}");
+    let set = format!("fullnameOverride=acmegate,{set}");
     let files = ["clusterroles", "clusterrolebindings", "rolebindings"].map(|file| format!("--show-only=templates/{file}.yaml"));
-    let mut arguments = vec!["template", "gate", &chart, "--namespace", namespace, "--set", &named];
+    let mut arguments = vec!["template", "gate", &chart, "--namespace", namespace, "--set", &set];
     arguments.extend(files.iter().map(String::as_str));
     cluster.helm(&arguments).await.succeeded().stdout.clone()
 }
@@ -124,7 +123,7 @@ async fn what_is_broken_in_a_cluster_is_found() {
         (&json!(format!("v1alpha1.{GROUP}")), &json!("system:serviceaccount:acmegate:acmegate"), &json!("ok"))
     );
     says(found(&report, "ca_bundle"), "summary", "verifies the certificate that the door shows for acmegate.acmegate.svc");
-    says(found(&report, "issuers"), "summary", "1 issuer of 1");
+    says(found(&report, "issuers"), "summary", "issuers that have challenges met here: 1 of 1");
     house.check(&[]).await.succeeded().says("ok       apiservice  the API server reaches").says("7 ok, 0 warnings, 0 failed, 0 skipped");
 
     // The policy refuses a challenge.
@@ -136,7 +135,7 @@ async fn what_is_broken_in_a_cluster_is_found() {
     };
     let challenge = certificates.challenge("a challenge to be refused", refused).await;
     let stuck = house.becomes("challenges", "failed").await;
-    says(&stuck, "summary", "1 of 1 challenge stuck");
+    says(&stuck, "summary", "challenges that do not get on: 1 of 1");
     says(&stuck, "evidence", &format!("{TEAM}/{challenge}"));
     says(&stuck, "evidence", "not presented: acmegate's policy refuses it");
     says(&stuck, "evidence", &format!("its value belongs at _acme-challenge.{}", name("refused")));
@@ -154,7 +153,7 @@ async fn what_is_broken_in_a_cluster_is_found() {
     Issuer::create(&house.cluster, "team-b", "nobody", &house.world.ca, &house.solver()).await;
     Issuer::create(&house.cluster, TEAM, "others", &house.world.ca, &Solver::webhook("acme.example.com", "other")).await;
     let issuers = house.becomes("issuers", "failed").await;
-    says(&issuers, "summary", "4 issuers of 7 have challenges met here; 5 things to mend");
+    says(&issuers, "summary", "issuers that have challenges met here: 4 of 7; 5 things to mend");
     for line in [
         "Issuer team-a/wrong-solver, solver 1: solverName is \\\"acmegat\\\": write acmegate",
         "Issuer team-a/wrong-group, solver 1: no API server has the group of its solver",
@@ -178,6 +177,7 @@ async fn what_is_broken_in_a_cluster_is_found() {
     house.cluster.api().patch(&api_service, &bundle(Authority::new("another").certificate())).await;
     let reached = house.becomes("apiservice", "failed").await;
     says(&reached, "evidence", "Available is False: FailedDiscoveryCheck");
+    says(&reached, "next", "see the rung `ca_bundle`");
     let verified = house.becomes("ca_bundle", "failed").await;
     says(&verified, "summary", "no certificate of the bundle has signed it");
     says(&verified, "evidence", "in the bundle: CN=another");
@@ -187,7 +187,7 @@ async fn what_is_broken_in_a_cluster_is_found() {
     let held = || async {
         let report = house.report().await;
         let rung = found(&report, "challenges").clone();
-        if rung["evidence"].to_string().contains("deleted, and held by a finalizer") { Ok(()) } else { Err(rung.to_string()) }
+        if rung["evidence"].to_string().contains("deleted, and held by its finalizer") { Ok(()) } else { Err(rung.to_string()) }
     };
     until("the challenge to be held", held).await;
 
@@ -232,4 +232,56 @@ async fn without_a_right_to_look_it_says_which() {
         assert_eq!(found(&report, id)["outcome"], outcome, "{report:#}");
     }
     says(found(&report, "caller"), "summary", "other/manager may not create");
+}
+
+/// With a certificate of its own making and a policy by labels, acmegate needs more: it says what, and the chart grants it.
+#[tokio::test]
+async fn the_chart_grants_what_the_configuration_needs() {
+    const HOME: &str = "self-made";
+    let lab = Lab::share().await;
+    lab.cluster.service_account(HOME, "acmegate").await;
+    let token = lab.cluster.token(HOME, "acmegate").await;
+    let kubeconfig = lab.cluster.kubeconfig_of_token(HOME, &token);
+    let (namespace, name) = SERVICE;
+    let webhook = format!(
+        "listen: \"127.0.0.1:0\"\ncallers: {{ cluster: true }}\nservice: {{ name: {name}, namespace: {namespace} }}\n\
+         policy: [{{ selector: {{ matchLabels: {{ team: a }} }}, names: [\"*\"] }}]"
+    );
+    let config = Config::new().section("kubernetes", &format!("kubeconfig: {kubeconfig:?}")).section("webhook", &webhook);
+    let acmegate = Acmegate::new(config);
+    let report = async || {
+        let output = acmegate.run(&["check", "--kubernetes", "--json"]).await;
+        serde_json::from_str::<Value>(&output.stdout).unwrap_or_else(|e| panic!("no JSON: {e}\n{output}"))
+    };
+
+    let before = report().await;
+    let rights_before = found(&before, "rights");
+    assert_eq!(rights_before["outcome"], "failed", "{before:#}");
+    for lack in [
+        "missing: get, list, watch of configmaps/extension-apiserver-authentication in kube-system",
+        "missing: create of subjectaccessreviews.authorization.k8s.io",
+        "missing: create of tokenreviews.authentication.k8s.io",
+        "missing: list, watch, patch of apiservices.apiregistration.k8s.io/v1alpha1.acme.acmegate.io",
+        "missing: list, watch of namespaces",
+        "missing: create, patch of events.events.k8s.io",
+    ] {
+        says(rights_before, "evidence", lack);
+    }
+    let caller = found(&before, "caller");
+    assert_eq!(caller["outcome"], "skipped", "{before:#}");
+    says(caller, "next", "kubectl auth can-i create acmegate.acme.acmegate.io --as=system:serviceaccount:cert-manager:cert-manager");
+
+    let set = "certManager.enabled=false,policy[0].selector.matchLabels.team=a,policy[0].names[0]=*";
+    lab.cluster.apply(&rights(&lab.cluster, HOME, set).await).await;
+    let granted = || async {
+        let report = report().await;
+        let seen = |id: &str| found(&report, id)["outcome"] != "skipped";
+        let right = found(&report, "rights")["outcome"] == "ok" && ["apiservice", "caller", "issuers", "challenges"].into_iter().all(seen);
+        if right { Ok(report) } else { Err(report.to_string()) }
+    };
+    let after = until("the chart's rights to be known", granted).await;
+    says(found(&after, "apiservice"), "summary", "the API server reaches the Service acmegate/acmegate");
+    // The door is that of another process; what the API server thinks of it is enough.
+    says(found(&after, "ca_bundle"), "summary", "is content");
+    says(found(&after, "ca_bundle"), "evidence", "port 0");
 }

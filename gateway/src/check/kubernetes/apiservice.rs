@@ -73,7 +73,8 @@ pub(super) fn judge(name: &str, found: &Asked<APIService>, configured: Option<&S
         (Some(true), _) => return Rung::ok(ID, format!("the API server reaches {place}")),
         (Some(false), reason) => {
             let summary = format!("the API server does not reach {place}");
-            Rung::failed(ID, summary, advice(reason.unwrap_or_default(), &leads_to))
+            let message = condition.and_then(|condition| condition.message.as_deref()).unwrap_or_default();
+            Rung::failed(ID, summary, advice(reason.unwrap_or_default(), message, &leads_to))
         }
         (None, _) => Rung::warning(
             ID,
@@ -85,8 +86,9 @@ pub(super) fn judge(name: &str, found: &Asked<APIService>, configured: Option<&S
 }
 
 /// What to do about each reason that Kubernetes' aggregator gives.
-fn advice(reason: &str, service: &Service) -> String {
+fn advice(reason: &str, message: &str, service: &Service) -> String {
     let Service { name, namespace } = service;
+    let pods = format!("kubectl --namespace {namespace} get pods, and their logs");
     match reason {
         "ServiceNotFound" => format!(
             "there is no such Service: kubectl --namespace {namespace} get services; install the chart there, or correct spec.service of the APIService"
@@ -94,13 +96,16 @@ fn advice(reason: &str, service: &Service) -> String {
         "ServicePortError" => {
             format!("the Service has no such port: kubectl --namespace {namespace} get service {name}; correct the port in the APIService")
         }
-        "EndpointsNotFound" | "MissingEndpoints" | "EndpointsAccessError" => format!(
-            "no pod behind the Service is ready: kubectl --namespace {namespace} get pods, and describe one; a pod that does not get ready says why in its log"
-        ),
+        "EndpointsNotFound" | "MissingEndpoints" | "EndpointsAccessError" => {
+            format!("no pod behind the Service is ready: {pods}; one that does not get ready says why there")
+        }
+        "FailedDiscoveryCheck" if message.contains("x509:") => "see the rung `ca_bundle`".to_owned(),
+        "FailedDiscoveryCheck" if message.contains("bad status from") => {
+            format!("acmegate answers, and does not know the API server, or is not ready: see the rung `rights`; {pods}")
+        }
         "FailedDiscoveryCheck" => format!(
-            "in this order: the rung ca_bundle (x509 in the message above); the pods of the Service (kubectl --namespace {namespace} logs); \
-             a NetworkPolicy or firewall between the API server and the pod's port (on managed clusters the control plane comes from outside: konnectivity, \
-             or the range of the masters)"
+            "{pods}; if they are well, something stands between the API server and the port of the pods: a NetworkPolicy, a firewall, or on a managed cluster, \
+             whose control plane comes from outside, the tunnel (konnectivity) or the range of its addresses"
         ),
         _ => format!("kubectl --namespace {namespace} get service,endpointslices,pods"),
     }
@@ -153,6 +158,12 @@ mod tests {
             assert_eq!(rung.outcome, outcome, "{rung:?}");
             assert!(rung.summary.contains(summary) && rung.next.as_deref().unwrap_or_default().contains(next), "{rung:?}");
             assert!(!format!("{}{:?}", rung.summary, rung.evidence).contains('\u{1b}'));
+        }
+        for (message, next) in
+            [("Get \"https://…\": tls: x509: unknown authority", "`ca_bundle`"), ("bad status from https://…: 403", "`rights`")]
+        {
+            let condition = json!([{"type": "Available", "status": "False", "reason": "FailedDiscoveryCheck", "message": message}]);
+            assert!(judge(NAME, &api(to(), condition), None, "robot").next.unwrap().contains(next), "{message}");
         }
         let rung = judge(NAME, &api(to(), condition("False", "FailedDiscoveryCheck")), None, "robot");
         assert_eq!(rung.evidence, ["Available is False: FailedDiscoveryCheck: said\\u{1b}[2J"]);

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -18,18 +17,18 @@ use k8s_openapi::{
     kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
 use kube::{
-    Api, Client, ResourceExt,
-    api::{DynamicObject, ListParams, PostParams},
-    core::{ApiResource, GroupVersionKind},
+    Api, Client,
+    api::{DynamicObject, PostParams},
+    core::PartialObjectMeta,
 };
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout_at};
 
 use super::{
     super::report::{Rung, RungId},
     ServiceAccount,
     challenges::Challenge,
     issuers::Issuer,
+    list::list,
     rights::Right,
     text::short,
 };
@@ -39,12 +38,6 @@ use crate::{
     kubernetes::{Cluster, in_time, reasons},
 };
 
-/// Objects a page.
-const PAGE: u32 = 500;
-/// Pages of a list: what a cluster has beyond that is told not to have been looked at.
-const MOST_PAGES: usize = 10;
-/// How long a whole list may take.
-const LIST: Duration = Duration::from_secs(30);
 /// Nobody: what this one may, everybody may.
 const STRANGER: (&str, &str) = ("default", "acmegate-check-stranger");
 
@@ -161,42 +154,20 @@ impl Asker {
 
     /// The issuers of a kind.
     pub(super) async fn issuers(&self, kind: &str, plural: &str) -> Asked<Listed<Issuer>> {
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("cert-manager.io", "v1", kind), plural);
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        self.list(&api, |object| Some(Issuer::read(kind, &object))).await
+        let path = format!("/apis/cert-manager.io/v1/{plural}");
+        list(&self.client, &path, |object: DynamicObject| Some(Issuer::read(kind, &object))).await
     }
 
     /// The challenges that the webhook of this group has to meet.
     pub(super) async fn challenges(&self, group: &str) -> Asked<Listed<Challenge>> {
-        let kind = GroupVersionKind::gvk("acme.cert-manager.io", "v1", "Challenge");
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk_with_plural(&kind, "challenges"));
-        self.list(&api, |object| Challenge::read(&object, group)).await
+        list(&self.client, "/apis/acme.cert-manager.io/v1/challenges", |object: DynamicObject| Challenge::read(&object, group)).await
     }
 
     /// The labels of every namespace.
     pub(super) async fn labels(&self) -> Asked<BTreeMap<String, BTreeMap<String, String>>> {
-        let api: Api<Namespace> = Api::all(self.client.clone());
-        let listed = self.list(&api, |namespace| Some((namespace.name_any(), namespace.metadata.labels.unwrap_or_default()))).await?;
-        Ok(listed.found.into_iter().collect())
-    }
-
-    /// Reads a list page by page, and keeps what is picked of each object.
-    async fn list<K, T>(&self, api: &Api<K>, mut pick: impl FnMut(K) -> Option<T>) -> Asked<Listed<T>>
-    where
-        K: Clone + fmt::Debug + DeserializeOwned,
-    {
-        let (deadline, mut found, mut next) = (Instant::now() + LIST, Vec::new(), None);
-        for _ in 0..MOST_PAGES {
-            let params = ListParams { limit: Some(PAGE), continue_token: next.take(), ..ListParams::default() };
-            let late = || Unasked::Failed(format!("the list was not whole within {} s", LIST.as_secs()));
-            let page = timeout_at(deadline, ask(api.list(&params))).await.map_err(|_elapsed| late())??;
-            found.extend(page.items.into_iter().filter_map(&mut pick));
-            next = page.metadata.continue_.filter(|token| !token.is_empty());
-            if next.is_none() {
-                return Ok(Listed { found, whole: true });
-            }
-        }
-        Ok(Listed { found, whole: false })
+        let read =
+            |namespace: PartialObjectMeta<Namespace>| Some((namespace.metadata.name?, namespace.metadata.labels.unwrap_or_default()));
+        Ok(list(&self.client, "/api/v1/namespaces", read).await?.found.into_iter().collect())
     }
 
     async fn create<K>(&self, review: &K) -> Asked<K>
@@ -209,13 +180,18 @@ impl Asker {
 }
 
 async fn ask<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Asked<T> {
-    in_time(call).await.map_err(Unasked::Failed)?.map_err(|error| match &error {
+    in_time(call).await.map_err(Unasked::Failed)?.map_err(|error| unasked(&error))
+}
+
+/// What an error of a call means.
+pub(super) fn unasked(error: &kube::Error) -> Unasked {
+    match error {
         kube::Error::Api(status) if status.is_not_found() => Unasked::Missing,
         kube::Error::Api(status) if status.is_forbidden() => Unasked::Forbidden,
         kube::Error::Api(status) if status.code == 401 => Unasked::Unauthorized,
         kube::Error::Api(status) if !status.message.is_empty() => Unasked::Failed(short(&status.message)),
         error => Unasked::Failed(short(&reasons(error))),
-    })
+    }
 }
 
 impl Unasked {

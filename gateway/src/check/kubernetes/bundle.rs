@@ -37,10 +37,7 @@ pub(super) fn judge(found: Option<&APIService>, served: Option<&Served>, self_ma
     if bundle.is_empty() {
         return Rung::failed(ID, "the APIService has no caBundle: the API server trusts public authorities alone", writer(api, self_made));
     }
-    let roots: Vec<CertificateDer<'_>> = match CertificateDer::pem_slice_iter(bundle).collect() {
-        Ok(roots) => roots,
-        Err(_) => Vec::new(),
-    };
+    let roots: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(bundle).collect::<Result<_, _>>().unwrap_or_default();
     let parsed: Vec<X509Certificate<'_>> =
         roots.iter().filter_map(|root| X509Certificate::from_der(root).ok().map(|(_, certificate)| certificate)).collect();
     if parsed.is_empty() || parsed.len() < roots.len() {

@@ -56,10 +56,10 @@ impl Challenge {
         Some(Self {
             namespace: object.namespace().unwrap_or_default(),
             name: object.name_any(),
-            dns_name: short(text("/spec/dnsName")),
+            dns_name: domain(text("/spec/dnsName")),
             follows: text("/spec/solver/dns01/cnameStrategy") == "Follow",
             solver: short(text("/spec/solver/dns01/webhook/solverName")),
-            issuer: (kind.to_owned(), text("/spec/issuerRef/name").to_owned()),
+            issuer: (short(kind), short(text("/spec/issuerRef/name"))),
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
             deleted: object.metadata.deletion_timestamp.as_ref().map(|time| time.0),
             held: !object.finalizers().is_empty(),
@@ -117,12 +117,16 @@ pub(super) fn judge(
         evidence.push(format!("and {} more", stuck - MOST_SHOWN));
     }
     if !listed.whole {
-        evidence.push("the cluster has more than were looked at".to_owned());
+        evidence.push("the cluster has more challenges than were looked at".to_owned());
     }
-    let some = format!("{stuck} of {}", count_of(all, "challenge"));
     let rung = match outcome {
-        Outcome::Failed => Rung::failed(ID, format!("{some} stuck"), next.join("\n")),
-        Outcome::Warning => Rung::warning(ID, format!("{some} slow, or ended badly"), next.join("\n")),
+        Outcome::Failed => Rung::failed(ID, format!("challenges that do not get on: {stuck} of {all}"), next.join("\n")),
+        Outcome::Warning => Rung::warning(ID, format!("challenges that are slow, or have failed: {stuck} of {all}"), next.join("\n")),
+        _ if !listed.whole => Rung::warning(
+            ID,
+            "there are more challenges than were looked at; of these, none is stuck",
+            "look at the others by namespace: kubectl get challenges",
+        ),
         _ if all == 0 => Rung::ok(ID, "no challenge is under way"),
         _ => Rung::ok(ID, format!("{} under way, none stuck", count_of(all, "challenge"))),
     };
@@ -140,7 +144,7 @@ fn finding(
     let (outcome, age, state, why) = match challenge {
         Challenge { deleted: Some(_), held: true, .. } => {
             (leaving > stuck_after).then_some(())?;
-            (Outcome::Failed, leaving, "deleted, and held by a finalizer: its namespace cannot go either", why(challenge, issuers, ours))
+            (Outcome::Failed, leaving, "deleted, and held by its finalizer (its namespace cannot go either)", why(challenge, issuers, ours))
         }
         // On its way out.
         Challenge { deleted: Some(_), .. } => return None,
@@ -177,7 +181,7 @@ fn why(challenge: &Challenge, issuers: [&Asked<Listed<Issuer>>; 2], ours: &Ours<
     let seen = issuers.iter().all(|list| list.as_ref().is_ok_and(|list| list.whole));
     let mut all = issuers.iter().filter_map(|list| list.as_ref().ok()).flat_map(|list| &list.found);
     if seen && !all.any(|issuer| issuer.is(kind, name, &challenge.namespace)) {
-        return ("its issuer is gone, and cert-manager can neither present nor clean up without", Remedy::CertManager);
+        return ("its issuer is gone, and without it cert-manager can neither present nor clean up", Remedy::Issuer);
     }
     if challenge.solver != ours.solver {
         return ("its solverName is not ours", Remedy::Rung("issuers"));
@@ -191,8 +195,16 @@ fn why(challenge: &Challenge, issuers: [&Asked<Listed<Issuer>>; 2], ours: &Ours<
 
 fn next(challenge: &Challenge, ours: &Ours<'_>, remedy: Remedy) -> String {
     let Challenge { namespace, name, dns_name, issuer: (kind, issuer), .. } = challenge;
-    let describe = format!("kubectl --namespace {namespace} describe challenge {name}");
+    let delete = format!("kubectl --namespace {namespace} delete challenge {name}");
     match remedy {
+        Remedy::Issuer if challenge.deleted.is_some() => format!(
+            "create the {kind} {} again; or let the Challenge go without a CleanUp, and look for its value afterwards (acmegate sweep):\n\
+             kubectl --namespace {namespace} patch challenge {name} --type merge --patch '{{\"metadata\": {{\"finalizers\": null}}}}'",
+            issuer
+        ),
+        Remedy::Issuer => format!("create the {kind} {} again, or {delete}", issuer),
+        // Whatever was in the way, cert-manager tries again.
+        Remedy::Rung(rung) if challenge.deleted.is_some() => format!("see the rung `{rung}`; then it goes by itself"),
         Remedy::Policy => {
             let namespace = if kind == "ClusterIssuer" { ours.cluster_namespace } else { namespace };
             format!(
@@ -200,18 +212,24 @@ fn next(challenge: &Challenge, ours: &Ours<'_>, remedy: Remedy) -> String {
             )
         }
         Remedy::Config => {
-            format!("mend the config of the {kind} {}, then kubectl --namespace {namespace} delete challenge {name}", short(issuer))
+            format!("mend the config of the {kind} {}, then kubectl --namespace {namespace} delete challenge {name}", issuer)
         }
         Remedy::Name => format!("acmegate check {dns_name}"),
         Remedy::Log => "look into the log of `acmegate serve`, and at its data folder (is the disk full?)".to_owned(),
-        Remedy::Rung(rung) => {
-            format!("see the rung `{rung}`; for a Challenge that stays afterwards: kubectl --namespace {namespace} delete challenge {name}")
+        Remedy::Rung(rung) => format!("see the rung `{rung}`; if the Challenge stays afterwards, {delete}"),
+        Remedy::CertManager => {
+            format!("kubectl --namespace {namespace} describe challenge {name}; and look into the log of cert-manager's controller")
         }
-        Remedy::CertManager => format!("{describe}; and look into the log of cert-manager's controller"),
     }
 }
 
-/// `5 min old` is enough.
+/// A name that a person may copy into a shell: whoever may write Challenges may write anything in the place of one.
+fn domain(text: &str) -> String {
+    let is_domain = text.len() <= 253 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._*".contains(&b));
+    if is_domain { text.to_owned() } else { "NO-DOMAIN-NAME".to_owned() }
+}
+
+/// `for 5 min` is enough.
 fn lasted(age: Duration) -> String {
     match age.as_secs() {
         seconds @ ..120 => format!("for {seconds} s"),

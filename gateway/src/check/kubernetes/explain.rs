@@ -6,6 +6,8 @@
 pub(super) enum Remedy {
     /// Let the policy allow it.
     Policy,
+    /// Bring the issuer back.
+    Issuer,
     /// Mend the issuer's `config`.
     Config,
     /// Look at the name: its zone, its CNAME, its DNS service.

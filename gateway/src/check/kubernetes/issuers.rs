@@ -150,15 +150,16 @@ pub(super) fn judge(lists: [&Asked<Listed<Issuer>>; 2], ours: &Ours<'_>, user: &
     lines.sort_by_key(|(outcome, _)| std::cmp::Reverse(*outcome));
     let (wrong, mut evidence) = (lines.len(), first(lines.into_iter().map(|(_, line)| line).collect()));
     evidence.extend(unseen.iter().map(|(title, unasked)| format!("{title} were not looked at: {unasked}")));
-    if lists.iter().any(|list| list.as_ref().is_ok_and(|list| !list.whole)) {
-        evidence.push("there are more than were looked at".to_owned());
-    }
-    let mean = format!("{} of {} have challenges met here", count_of(ours_in_all, "issuer"), issuers().count());
+    let part = lists.iter().any(|list| list.as_ref().is_ok_and(|list| !list.whole));
+    let mean = format!("issuers that have challenges met here: {ours_in_all} of {}", issuers().count());
     let rung = match (outcome, unseen.first()) {
         (Outcome::Failed, _) => Rung::failed(ID, format!("{mean}; {} to mend", count_of(wrong, "thing")), mend(edit)),
         (Outcome::Warning, _) => Rung::warning(ID, format!("{mean}; {} to look at", count_of(wrong, "thing")), mend(edit)),
         (_, Some((_, unasked))) => {
             return unasked.rung(ID, "every issuer", user, RIGHT).because(evidence);
+        }
+        _ if part => {
+            Rung::warning(ID, format!("{mean}; there are more than were looked at"), "look at the others by namespace: kubectl get issuers")
         }
         _ if ours_in_all == 0 => Rung::warning(
             ID,
@@ -167,6 +168,9 @@ pub(super) fn judge(lists: [&Asked<Listed<Issuer>>; 2], ours: &Ours<'_>, user: &
         ),
         _ => Rung::ok(ID, mean),
     };
+    if part {
+        evidence.push("the cluster has more issuers than were looked at".to_owned());
+    }
     rung.because(evidence)
 }
 

@@ -9,7 +9,7 @@
 //! Nothing is changed anywhere, and no lock is taken: it runs beside `serve`, in its pod or on an administrator's machine. Each call of the API server has a
 //! deadline, each list an end, and each rung a bound on what it prints, so that the whole is told within about a minute, however large or broken the cluster is.
 //!
-//! Asking and judging are apart: [`ask`] and [`door`] ask; all the others judge what was answered, and ask nobody.
+//! Asking and judging are apart: [`ask`] (with [`list`]) and [`door`] ask; all the others judge what was answered, and ask nobody.
 
 mod apiservice;
 mod ask;
@@ -20,6 +20,7 @@ mod cluster;
 mod door;
 mod explain;
 mod issuers;
+mod list;
 mod rights;
 mod text;
 
@@ -166,7 +167,7 @@ impl ClusterReport {
     }
 
     fn write(&self, out: &mut String, colours: bool) -> fmt::Result {
-        writeln!(out, "{}: cert-manager ({}) has challenges met by its solver {}\n", self.api_service, self.cert_manager, self.solver)?;
+        writeln!(out, "{}: what cert-manager ({}) calls for the solver {}\n", self.api_service, self.cert_manager, self.solver)?;
         report::write_rungs(out, &self.rungs, colours)
     }
 }
@@ -229,7 +230,7 @@ mod tests {
             ],
         };
         insta::assert_snapshot!(report.text(false), @r"
-        v1alpha1.acme.corp.test: cert-manager (cert-manager/cert-manager) has challenges met by its solver acmegate
+        v1alpha1.acme.corp.test: what cert-manager (cert-manager/cert-manager) calls for the solver acmegate
 
         ok       cluster     Kubernetes v1.37.2 answers
         failed   apiservice  it is away

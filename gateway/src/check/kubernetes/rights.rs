@@ -194,20 +194,20 @@ backends:
     fn what_is_missing_is_told_as_a_rule() {
         let rights = rights(WHOLE);
         let all: Vec<Vec<Asked<bool>>> = rights.iter().map(|right| right.verbs.iter().map(|_| Ok(true)).collect()).collect();
-        let judged = |change: &dyn Fn(&mut Vec<Vec<Asked<bool>>>)| {
+        let judged = |right: usize, verb: usize, answer: Asked<bool>| {
             let mut answers = all.clone();
-            change(&mut answers);
+            answers[right][verb] = answer;
             judge(&rights, &answers, "robot")
         };
-        assert_eq!(judged(&|_| ()).outcome, Fine);
-        let events = judged(&|answers| answers[5] = vec![Ok(true), Ok(false)]);
+        assert_eq!(judged(0, 0, Ok(true)).outcome, Fine);
+        let events = judged(5, 1, Ok(false));
         assert_eq!(events.outcome, Warning);
         assert_eq!(events.evidence, ["missing: patch of events.events.k8s.io: people are not told by Events of what was refused"]);
-        let roots = judged(&|answers| answers[0][2] = Ok(false));
+        let roots = judged(0, 2, Ok(false));
         assert_eq!(roots.outcome, Failed);
         let rule = "Role in kube-system: {apiGroups: [\"\"], resources: [configmaps], resourceNames: [extension-apiserver-authentication], verbs: [get, list, watch]}";
         assert!(roots.next.unwrap().ends_with(rule));
-        let away = judged(&|answers| answers[0][0] = Err(Unasked::Failed("gone".into())));
+        let away = judged(0, 0, Err(Unasked::Failed("gone".into())));
         assert_eq!((away.outcome, away.summary.as_str()), (Skipped, "what robot may do could not be asked: gone"));
     }
 }

@@ -102,12 +102,26 @@ fn what_is_under_way_for_long_is_explained() {
             "its solverName is not ours",
             "see the rung `issuers`",
         ),
-        (raw(|challenge| challenge["spec"]["issuerRef"]["name"] = json!("gone")), Failed, "its issuer is gone", "describe challenge"),
+        (
+            raw(|challenge| challenge["spec"]["issuerRef"]["name"] = json!("gone")),
+            Failed,
+            "its issuer is gone",
+            "create the Issuer gone again, or kubectl",
+        ),
+        (
+            raw(|challenge| {
+                challenge["metadata"]["deletionTimestamp"] = json!("2026-01-01T12:01:00Z");
+                challenge["spec"]["issuerRef"]["name"] = json!("gone");
+            }),
+            Failed,
+            "its issuer is gone",
+            "--patch '{\"metadata\": {\"finalizers\": null}}'",
+        ),
         (raw(|challenge| challenge["status"]["state"] = json!("invalid")), Warning, "ended without success", "describe challenge"),
         (
             raw(|challenge| challenge["metadata"]["deletionTimestamp"] = json!("2026-01-01T12:01:00Z")),
             Failed,
-            "team-a/www-1, for 9 min, deleted, and held by a finalizer",
+            "team-a/www-1, for 9 min, deleted, and held by its finalizer (its namespace cannot go either)",
             "describe challenge",
         ),
     ] {
@@ -157,7 +171,7 @@ fn the_worst_come_first_and_the_list_has_an_end() {
         challenge["status"]["reason"] = json!(format!("\u{1b}[2J{}", "x".repeat(100_000)));
     });
     let rung = judged((0..30).map(|_| waiting()).chain([follows]).collect());
-    assert_eq!((rung.outcome, rung.summary.as_str()), (Failed, "31 of 31 challenges stuck"));
+    assert_eq!((rung.outcome, rung.summary.as_str()), (Failed, "challenges that do not get on: 31 of 31"));
     assert!(rung.evidence[0].contains("not presented") && rung.evidence[1].ends_with(", or where its CNAME leads"), "{rung:?}");
     let shown = rung.evidence.join("\n");
     assert!(shown.len() < 10_000 && !shown.contains('\u{1b}') && shown.ends_with("and 19 more"), "{shown}");
@@ -181,5 +195,16 @@ fn what_cannot_be_listed_is_told() {
     assert!(forbidden.outcome == Skipped && forbidden.next.unwrap().contains(RIGHT));
     assert_eq!(judge(Err(Unasked::Missing)).outcome, Skipped);
     let part = judge(Ok(Listed { found: Vec::new(), whole: false }));
-    assert_eq!(part.evidence, ["the cluster has more than were looked at"]);
+    assert!(part.outcome == Warning && part.summary.starts_with("there are more challenges than were looked at"), "{part:?}");
+}
+
+/// A person copies commands out of the report.
+#[test]
+fn no_command_is_made_of_what_is_no_name() {
+    let rung = judged(vec![raw(|challenge| {
+        challenge["spec"]["dnsName"] = json!("x; rm -rf $HOME");
+        challenge["status"]["reason"] = json!("not yet propagated");
+    })]);
+    assert_eq!(rung.next.as_deref(), Some("acmegate check NO-DOMAIN-NAME"));
+    assert!(!format!("{rung:?}").contains("rm -rf"), "{rung:?}");
 }
