@@ -37,26 +37,23 @@ pub(super) fn judge(found: Option<&APIService>, served: Option<&Served>, self_ma
     if bundle.is_empty() {
         return Rung::failed(ID, "the APIService has no caBundle: the API server trusts public authorities alone", writer(api, self_made));
     }
-    let roots: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(bundle).collect::<Result<_, _>>().unwrap_or_default();
-    let parsed: Vec<X509Certificate<'_>> =
-        roots.iter().filter_map(|root| X509Certificate::from_der(root).ok().map(|(_, certificate)| certificate)).collect();
-    if parsed.is_empty() || parsed.len() < roots.len() {
-        let why = if bundle.starts_with(ENCODED_PEM) { "it is base64 of base64" } else { "it holds no readable PEM certificates" };
+    let given: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(bundle).collect::<Result<_, _>>().unwrap_or_default();
+    // Go leaves out what it cannot read.
+    let roots: Vec<(&CertificateDer<'_>, X509Certificate<'_>)> =
+        given.iter().filter_map(|der| Some((der, X509Certificate::from_der(der).ok()?.1))).collect();
+    if roots.is_empty() {
+        let why = if bundle.starts_with(ENCODED_PEM) { "it is base64 of base64" } else { "it holds no readable PEM certificate" };
         return Rung::failed(ID, format!("the caBundle of the APIService cannot be used: {why}"), writer(api, self_made));
     }
-    let mut evidence = first(parsed.iter().map(|root| format!("in the bundle: {}", described(root))).collect());
+    let mut evidence = first(roots.iter().map(|(_, root)| format!("in the bundle: {}", described(root))).collect());
     let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let valid = |root: &X509Certificate<'_>| {
-        let validity = root.validity();
-        validity.not_before.timestamp() <= seconds && seconds <= validity.not_after.timestamp()
-    };
     // Go takes no root whose time is over, webpki would.
-    let good: Vec<&CertificateDer<'_>> = roots.iter().zip(&parsed).filter(|(_, root)| valid(root)).map(|(der, _)| der).collect();
-    if good.is_empty() {
+    let good: Vec<_> = roots.into_iter().filter(|(_, root)| is_valid(root, seconds)).collect();
+    let Some(last) = good.iter().map(|(_, root)| root.validity().not_after.timestamp()).max() else {
         return Rung::failed(ID, "every certificate in the caBundle has expired, or is not valid yet", writer(api, self_made))
             .because(evidence);
-    }
-    let last = parsed.iter().filter(|root| valid(root)).map(|root| root.validity().not_after.timestamp()).max().unwrap_or(seconds);
+    };
+    let good: Vec<&CertificateDer<'_>> = good.into_iter().map(|(der, _)| der).collect();
     let rung = match served {
         Served::Nothing(lines) => {
             evidence.extend(lines.iter().take(MOST_SHOWN).cloned());
@@ -83,6 +80,11 @@ pub(super) fn judge(found: Option<&APIService>, served: Option<&Served>, self_ma
         rung
     };
     rung.because(evidence)
+}
+
+fn is_valid(certificate: &X509Certificate<'_>, seconds: i64) -> bool {
+    let validity = certificate.validity();
+    (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&seconds)
 }
 
 fn verified(api: &APIService, roots: &[&CertificateDer<'_>], chain: &[CertificateDer<'_>], self_made: bool, now: UnixTime) -> Rung {
@@ -233,7 +235,7 @@ mod tests {
             (ours.pem(), "False", nothing(), Skipped, "cannot be reached from here"),
             (ours.pem(), "True", nothing(), Fine, "is content"),
             (String::new(), "False", nothing(), Failed, "has no caBundle"),
-            ("x".to_owned(), "False", nothing(), Failed, "holds no readable PEM certificates"),
+            ("x".to_owned(), "False", nothing(), Failed, "holds no readable PEM certificate"),
             (twice, "False", nothing(), Failed, "it is base64 of base64"),
         ] {
             let rung = judge(Some(&api(bundle.as_bytes(), available)), Some(&served), false, now);

@@ -43,12 +43,11 @@ pub(super) fn name_of(service: &Service) -> String {
 /// Connects as the API server would to the Service, but to where the configuration listens: the first address that answers counts.
 pub(super) async fn served(listen: &[SocketAddr], service: &Service) -> Served {
     let mut failures = Vec::new();
-    for &address in listen {
+    for address in listen.iter().flat_map(|address| reachable(*address)) {
         if address.port() == 0 {
             failures.push(format!("webhook.listen {address}: port 0 is another one after each start"));
             continue;
         }
-        let address = reachable(address);
         match timeout(PATIENCE, chain(address, service)).await {
             Ok(Ok(chain)) if !chain.is_empty() => return Served::Chain { address, chain },
             Ok(Ok(_)) => failures.push(format!("{address}: it shows no certificate")),
@@ -59,14 +58,15 @@ pub(super) async fn served(listen: &[SocketAddr], service: &Service) -> Served {
     Served::Nothing(failures)
 }
 
-/// Who listens on every address listens on loopback, too.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+/// Who listens on every address listens on loopback, too; on every one of IPv6, on IPv4 as well.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let (v4, v6): (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    let ips = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => vec![v4],
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => vec![v6, v4],
+        ip => vec![ip],
     };
-    SocketAddr::new(ip, address.port())
+    ips.into_iter().map(|ip| SocketAddr::new(ip, address.port())).collect()
 }
 
 async fn chain(address: SocketAddr, service: &Service) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -140,7 +140,8 @@ mod tests {
         let wildcard = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), site.address.port());
         let served = served(&["127.0.0.1:0".parse().unwrap(), wildcard], &service()).await;
         assert_eq!(served, Served::Chain { address: site.address, chain: expected });
-        assert_eq!(reachable("[::]:8443".parse().unwrap()).to_string(), "[::1]:8443");
+        let all: Vec<String> = reachable("[::]:8443".parse().unwrap()).iter().map(ToString::to_string).collect();
+        assert_eq!(all, ["[::1]:8443", "127.0.0.1:8443"]);
     }
 
     #[tokio::test]

@@ -22,6 +22,10 @@ const ID: RungId = RungId::Issuers;
 const EMBEDDED: &str = "embedded";
 /// Slips of the pen by which a name is still meant.
 const SLIPS: usize = 2;
+/// Solvers of one issuer that are looked at.
+const MOST_SOLVERS: usize = 100;
+/// Characters of a name that are read; ours have fewer.
+const LONGEST_NAME: usize = 260;
 const RIGHT: &str = "{apiGroups: [cert-manager.io], resources: [issuers, clusterissuers], verbs: [list]}";
 
 /// An Issuer or ClusterIssuer, and what it has of webhooks.
@@ -77,14 +81,20 @@ impl Issuer {
         let solvers = object.data.pointer("/spec/acme/solvers").and_then(Value::as_array);
         let solvers = solvers.into_iter().flatten().enumerate().filter_map(|(index, solver)| {
             let webhook = solver.pointer("/dns01/webhook")?;
-            let text = |key: &str| webhook.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let text = |key: &str| webhook.get(key).and_then(Value::as_str).unwrap_or_default().chars().take(LONGEST_NAME).collect();
             let wanted = wanted(webhook.get("config").unwrap_or(&Value::Null)).map_err(|refusal| short(&refusal));
             Some(Solver { index, group: text("groupName"), name: text("solverName"), wanted })
         });
         let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
         let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready");
         let unready = ready.filter(|ready| ready["status"] == "False").map(|ready| short(ready["message"].as_str().unwrap_or_default()));
-        Self { kind: kind.to_owned(), namespace: object.namespace(), name: object.name_any(), unready, solvers: solvers.collect() }
+        Self {
+            kind: kind.to_owned(),
+            namespace: object.namespace(),
+            name: object.name_any(),
+            unready,
+            solvers: solvers.take(MOST_SOLVERS).collect(),
+        }
     }
 
     /// Whether a Challenge in this namespace means this issuer by these.

@@ -20,14 +20,23 @@ use super::{
 };
 use crate::kubernetes::in_time;
 
-/// Objects a page, at first. A page that is too long is asked for again with a tenth of them.
-const PAGE: u32 = 500;
-/// Bytes a page: more than the largest object that Kubernetes takes.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
-/// Objects of a list: what a cluster has beyond that is told not to have been looked at.
-const MOST_OBJECTS: usize = 5000;
 /// How long a whole list may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much is read. What a list has beyond that is told not to have been looked at.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// Objects a page, at first. A page that is too long is asked for again with a tenth of them.
+    page: u32,
+    /// Bytes a page: more than the largest object that Kubernetes takes.
+    page_bytes: usize,
+    /// Objects in all.
+    objects: usize,
+    /// Bytes in all: so many objects, and larger ones than most.
+    bytes: usize,
+}
+
+const BOUNDS: Bounds = Bounds { page: 500, page_bytes: 4 * 1024 * 1024, objects: 5000, bytes: 32 * 1024 * 1024 };
 
 #[derive(Deserialize)]
 struct Page<K> {
@@ -37,18 +46,28 @@ struct Page<K> {
 }
 
 /// Reads the list at a path, and keeps what is picked of each object.
-pub(super) async fn list<K: DeserializeOwned, T>(client: &Client, path: &str, mut pick: impl FnMut(K) -> Option<T>) -> Asked<Listed<T>> {
+pub(super) async fn list<K: DeserializeOwned, T>(client: &Client, path: &str, pick: impl FnMut(K) -> Option<T>) -> Asked<Listed<T>> {
+    list_within(BOUNDS, client, path, pick).await
+}
+
+async fn list_within<K: DeserializeOwned, T>(
+    bounds: Bounds,
+    client: &Client,
+    path: &str,
+    mut pick: impl FnMut(K) -> Option<T>,
+) -> Asked<Listed<T>> {
     let deadline = Instant::now() + PATIENCE;
-    let (mut found, mut objects, mut limit, mut next) = (Vec::new(), 0, PAGE, None);
-    while objects < MOST_OBJECTS {
+    let (mut found, mut objects, mut bytes, mut limit, mut next) = (Vec::new(), 0, 0, bounds.page, None);
+    while objects < bounds.objects && bytes < bounds.bytes {
         let params = ListParams { limit: Some(limit), continue_token: next.clone(), ..ListParams::default() };
-        let page = match timeout_at(deadline, page::<K>(client, path, &params)).await {
+        let page = match timeout_at(deadline, page::<K>(client, path, &params, bounds.page_bytes)).await {
             Ok(page) => page?,
             Err(_elapsed) if objects == 0 => return Err(Unasked::Failed(format!("no list within {} s", PATIENCE.as_secs()))),
             Err(_elapsed) => break,
         };
         match page {
-            Some(page) => {
+            Some((page, size)) => {
+                bytes += size;
                 let items = page.items.unwrap_or_default();
                 objects += items.len();
                 found.extend(items.into_iter().filter_map(&mut pick));
@@ -64,13 +83,13 @@ pub(super) async fn list<K: DeserializeOwned, T>(client: &Client, path: &str, mu
     Ok(Listed { found, whole: false })
 }
 
-/// One page; `None` if it is too long.
-async fn page<K: DeserializeOwned>(client: &Client, path: &str, params: &ListParams) -> Asked<Option<Page<K>>> {
+/// One page, and its bytes; `None` if it is too long.
+async fn page<K: DeserializeOwned>(client: &Client, path: &str, params: &ListParams, most: usize) -> Asked<Option<(Page<K>, usize)>> {
     let request = Request::new(path).list(params).map_err(|error| unasked(&kube::Error::BuildRequest(error)))?;
     let call = async {
         let response = client.send(request.map(Body::from)).await?;
         let status = response.status();
-        match Limited::new(response.into_body(), MOST_BYTES).collect().await {
+        match Limited::new(response.into_body(), most).collect().await {
             Ok(body) => Ok(Some((status, body.to_bytes()))),
             Err(error) if error.is::<LengthLimitError>() => Ok(None),
             Err(error) => Err(kube::Error::Service(error)),
@@ -80,7 +99,8 @@ async fn page<K: DeserializeOwned>(client: &Client, path: &str, params: &ListPar
         None => Ok(None),
         Some((StatusCode::OK, body)) => {
             let page = serde_json::from_slice(&body);
-            page.map(Some).map_err(|error| Unasked::Failed(format!("the answer is no list: {}", short(&error.to_string()))))
+            page.map(|page| Some((page, body.len())))
+                .map_err(|error| Unasked::Failed(format!("the answer is no list: {}", short(&error.to_string()))))
         }
         Some((status, body)) => Err(refused(status, &body)),
     }
@@ -120,18 +140,20 @@ mod tests {
         Json(json!({"kind": "List", "metadata": metadata, "items": items}))
     }
 
+    const SMALL: Bounds = Bounds { page: 50, page_bytes: 10_000, objects: 200, bytes: 60_000 };
+
     async fn listed(site: &Site, path: &str) -> Asked<Listed<u64>> {
         let client = Cluster::at(&format!("http://{}", site.address)).client();
-        list(&client, path, |object: Value| object["number"].as_u64().filter(|number| number % 2 == 1)).await
+        list_within(SMALL, &client, path, |object: Value| object["number"].as_u64().filter(|number| number % 2 == 1)).await
     }
 
     fn site() -> Site {
-        let large = MOST_BYTES / 2 - 10_000;
         let router = Router::new()
-            .route("/many", get(|query| pages(query, 1234, 10)))
+            .route("/many", get(|query| pages(query, 123, 10)))
             .route("/endless", get(|query| pages(query, usize::MAX, 10)))
-            .route("/large", get(move |query| pages(query, 5, large)))
-            .route("/huge", get(|query| pages(query, 2, MOST_BYTES)))
+            .route("/large", get(move |query| pages(query, 13, 1500)))
+            .route("/long", get(move |query| pages(query, 100, 5000)))
+            .route("/huge", get(move |query| pages(query, 2, 10_000)))
             .route("/empty", get(|| async { Json(json!({"metadata": {}, "items": null})) }))
             .route("/wrong", get(|| async { "<html>" }))
             .route("/forbidden", get(|| async { (StatusCode::FORBIDDEN, Json(json!({"message": "no"}))) }))
@@ -142,17 +164,19 @@ mod tests {
     #[tokio::test]
     async fn all_pages_are_read_and_what_is_picked_is_kept() {
         let site = site();
-        assert_eq!(listed(&site, "/many").await, Ok(Listed { found: (1..1234).step_by(2).collect(), whole: true }));
+        assert_eq!(listed(&site, "/many").await, Ok(Listed { found: (1..123).step_by(2).collect(), whole: true }));
         assert_eq!(listed(&site, "/empty").await, Ok(Listed { found: Vec::new(), whole: true }));
-        // In pages of no more than two objects.
-        assert_eq!(listed(&site, "/large").await, Ok(Listed { found: vec![1, 3], whole: true }));
+        // In pages of five objects, as all of them would be too long.
+        assert_eq!(listed(&site, "/large").await, Ok(Listed { found: vec![1, 3, 5, 7, 9, 11], whole: true }));
     }
 
     #[tokio::test]
     async fn nothing_is_read_without_end() {
         let site = site();
         let endless = listed(&site, "/endless").await.unwrap();
-        assert_eq!((endless.found.len(), endless.whole), (MOST_OBJECTS / 2, false));
+        assert_eq!((endless.found.len(), endless.whole), (SMALL.objects / 2, false));
+        let long = listed(&site, "/long").await.unwrap();
+        assert_eq!((long.found, long.whole), (vec![1, 3, 5, 7, 9, 11], false));
         assert_eq!(listed(&site, "/huge").await, Ok(Listed { found: Vec::new(), whole: false }));
     }
 
