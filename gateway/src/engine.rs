@@ -32,7 +32,7 @@ pub struct Engine {
     pub zones: Zones,
     /// The claims.
     pub ledger: Ledger,
-    /// The backends of the configuration, in its order.
+    /// The backends of the configuration that have a credential of their own, in its order.
     pub routes: Vec<Route>,
     /// The watch over their credentials; it watches once it is run.
     pub watch: Watch,
@@ -70,13 +70,16 @@ impl Engine {
         let metrics = StoreMetrics::register(registry);
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path(), &names, Arc::new(EmbeddedZones(zones.clone())), metrics)?);
         let mark = backends::mark(&store.pepper());
-        let checks = config.backends.iter().filter_map(|backend| Some((Backend::from(&*backend.name), backend.check?)));
+        let checks = config.backends.iter().filter_map(|backend| Some((backend.name.to_string(), backend.check?)));
         let propagation = Arc::new(Propagation::new(&config.propagation).with_checks(checks));
-        let routes = backends::routes(&config.backends, &mark, propagation.clone())?;
+        let made = backends::routes(&config, &mark, propagation.clone())?;
+        let routes = made.configured().to_vec();
         let metrics = DispatchMetrics::register(registry);
         let stop = CancellationToken::new();
-        let dispatch = Dispatcher::measured(store.clone(), routes.clone(), propagation.clone(), Pace::default(), metrics, stop);
-        let watched = routes.iter().zip(&config.backends).map(|(route, backend)| (route.clone(), backend.kind.id, backend.verify));
+        let dispatch = Dispatcher::measured(store.clone(), made, propagation.clone(), Pace::default(), metrics, stop);
+        // What has no credential of its own cannot be tried.
+        let watched = routes.iter().zip(config.backends.iter().filter(|backend| !backend.is_lent()));
+        let watched = watched.map(|(route, backend)| (route.clone(), backend.kind.id, backend.verify));
         let watch = Watch::new(watched, dispatch.clone());
         registry.register_collector(Box::new(WatchMetrics(watch.clone())));
         registry.register_collector(Box::new(QueueMetrics(dispatch.clone())));

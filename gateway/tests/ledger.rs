@@ -8,20 +8,25 @@ mod common;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use async_trait::async_trait;
 use authdns::{Name, ZoneConfig, Zones};
 use common::{FakeDns, Fault, name};
 use gateway::{
     claim::Timestamp,
-    dispatch::{Blind, Dispatcher, Pace, Sight},
+    dispatch::{Blind, Dispatcher, Lent, Pace, Route, Routes, Sight},
     ledger::{Backend, ClaimError, EmbeddedZones, Holder, Ledger, Release, Request},
     store::{SqliteStore, Store, StoreMetrics},
 };
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
+use providers::Error;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +52,14 @@ impl Process {
             Zones::new(vec![ZoneConfig::new(name(EMBEDDED), vec![name("ns1.auth.test")], name("hostmaster.auth.test"))]).expect("a zone");
         let metrics = StoreMetrics::register(&mut Registry::default());
         let store = Arc::new(SqliteStore::open(folder, &zones.names(), Arc::new(EmbeddedZones(zones.clone())), metrics).expect("a store"));
-        let pace = Pace { gather: Duration::ZERO, first, refused, longest: refused.max(first * 4), deadline: Duration::from_secs(20) };
+        let pace = Pace {
+            gather: Duration::ZERO,
+            first,
+            refused,
+            longest: refused.max(first * 4),
+            deadline: Duration::from_secs(20),
+            idle: first,
+        };
         let dispatch = Dispatcher::new(store.clone(), vec![common::route("corp", dns.clone())], sight, pace, CancellationToken::new());
         let ledger = Ledger::new(store.clone(), zones.clone(), dispatch.clone());
         Self { ledger, dispatch, store, zones }
@@ -330,6 +342,96 @@ async fn a_claim_goes_to_the_backend_that_is_asked_for() {
     }
     assert_eq!(ledger.claim(vec![through("wild", owner, "5")]).await, Err(ClaimError::NoBackend("wild".to_owned())));
     dispatch.close().await;
+}
+
+/// A backend that works with Secrets: `a`'s zone is example.com, `b`'s is a zone of another account of that name.
+struct Tenants {
+    a: Arc<FakeDns>,
+    b: Arc<FakeDns>,
+    gone: AtomicBool,
+}
+
+#[async_trait]
+impl Lent for Tenants {
+    fn names(&self) -> Vec<Arc<str>> {
+        vec!["lent".into()]
+    }
+
+    fn route(&self, backend: &Backend) -> Result<Route, String> {
+        match backend.secret() {
+            Some(("team-a", "dns")) => Ok(common::route(backend.as_str(), self.a.clone())),
+            Some(("team-b", "dns")) => Ok(common::route(backend.as_str(), self.b.clone())),
+            _ => Err("no such Secret".to_owned()),
+        }
+    }
+
+    async fn check(&self, _: &Backend) -> Result<(), Error> {
+        if self.gone.load(Ordering::Relaxed) { Err(Error::Auth("the Secret is gone".to_owned())) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_works_with_secrets_is_one_for_each_secret_and_survives_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tenants = Arc::new(Tenants { a: FakeDns::serving(REMOTE), b: FakeDns::serving(REMOTE), gone: AtomicBool::new(false) });
+    let own = FakeDns::serving("other.test");
+    let start = || {
+        let (store, _) = common::open(folder.path(), &[EMBEDDED]);
+        let routes = Routes::new(vec![common::route("own", own.clone())], tenants.clone());
+        let dispatch = Dispatcher::new(store.clone(), routes, Arc::new(Blind), Pace::default(), CancellationToken::new());
+        let zone = ZoneConfig::new(name(EMBEDDED), vec![name("ns1.auth.test")], name("hostmaster.auth.test"));
+        let ledger = Ledger::new(store.clone(), Zones::new(vec![zone]).expect("a zone"), dispatch.clone());
+        (store, dispatch, ledger)
+    };
+    let owner = "_acme-challenge.example.com";
+    let through = |backend: Backend, value: &str| Request { backend: Some(backend), ..request(owner, value) };
+    let (a, b) = (Backend::with_secret("lent", "team-a", "dns"), Backend::with_secret("lent", "team-b", "dns"));
+
+    let (store, dispatch, ledger) = start();
+    assert_eq!(ledger.claim(vec![through(a.clone(), "1"), through(b.clone(), "2")]).await, Ok(()));
+    assert_eq!((tenants.a.values(owner), tenants.b.values(owner)), (vec!["1".to_owned()], vec!["2".to_owned()]));
+    let counted: Vec<Arc<str>> = dispatch.waiting().into_iter().map(|(backend, _)| backend).collect();
+    assert_eq!(counted, ["own".into(), "lent".into()], "metrics go by the names of the configuration");
+    // Nobody gets there by a name alone, or by a Secret where there is no need of one.
+    assert_eq!(ledger.claim(vec![request(owner, "3")]).await, Err(ClaimError::NoZone(name(owner))));
+    let named = |backend: Backend| ledger.claim(vec![through(backend, "3")]);
+    assert_eq!(named("lent".into()).await, Err(ClaimError::NeedsSecret("lent".to_owned())));
+    assert_eq!(named(Backend::with_secret("own", "team-a", "dns")).await, Err(ClaimError::OwnCredential("own".to_owned())));
+    assert_eq!(named(Backend::with_secret("embedded", "team-a", "dns")).await, Err(ClaimError::OwnCredential("embedded".to_owned())));
+    assert_eq!(named(Backend::with_secret("none", "team-a", "dns")).await, Err(ClaimError::NoBackend("none".to_owned())));
+    // Whoever takes the Secret away has nothing new presented with it.
+    tenants.gone.store(true, Ordering::Relaxed);
+    let gone = "the credential was refused: the Secret is gone".to_owned();
+    assert_eq!(named(a.clone()).await, Err(ClaimError::Backend(gone)));
+    dispatch.close().await;
+    store.close().await;
+
+    // What was presented goes, by another process, and though the Secret is gone.
+    let (store, dispatch, ledger) = start();
+    for value in ["1", "2"] {
+        let release = Release { holder: request(owner, value).holder, owner: None, value: value.parse().expect("a value") };
+        assert_eq!(ledger.release(vec![release]).await, Ok(1));
+    }
+    assert_eq!(dispatch.removed(Instant::now() + Duration::from_secs(20)).await.expect("a store"), 0);
+    assert_eq!((tenants.a.values(owner), tenants.b.values(owner)), (Vec::<String>::new(), Vec::new()));
+    dispatch.close().await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_lane_without_work_is_forgotten_and_made_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dns = FakeDns::serving(REMOTE);
+    let process = Process::start(folder.path(), &dns);
+    for round in 0..20 {
+        let value = round.to_string();
+        assert_eq!(process.ledger.claim(vec![request("_acme-challenge.example.com", &value)]).await, Ok(()));
+        while process.dispatch.busy_lanes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(dns.values("_acme-challenge.example.com").len(), 20);
+    process.kill().await;
 }
 
 fn request(owner: &str, value: &str) -> Request {

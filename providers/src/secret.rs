@@ -1,5 +1,5 @@
-//! Secrets by reference: a file, an environment variable, or a key of a Kubernetes Secret. They are read when they are needed, so that a rotated
-//! one is used at once, and they are never printed.
+//! Secrets by reference: a file, an environment variable, a key of a Kubernetes Secret, or a key of the Secret that an issuer names. They are read when they are
+//! needed, so that a rotated one is used at once, and they are never printed.
 
 use std::{fs::File, io::Read, path::PathBuf};
 
@@ -24,6 +24,8 @@ pub enum SecretRef {
     Env(String),
     /// A key of a Kubernetes Secret.
     Kubernetes(KubernetesSecret),
+    /// A key of the Secret that an issuer of cert-manager names in its `config`, in the issuer's own namespace. A backend with such a secret works for those issuers alone.
+    Issuer(String),
 }
 
 /// A key of a Kubernetes Secret.
@@ -93,6 +95,7 @@ impl Secrets for LocalSecrets {
                 std::env::var(name).map(SecretString::from).map_err(|_| Error::Auth(format!("{secret} is not set, or not UTF-8")))
             }
             SecretRef::Kubernetes(_) => Err(Error::Auth(format!("{secret} cannot be read: this process does not run in a cluster"))),
+            SecretRef::Issuer(_) => Err(Error::Auth(format!("{secret} cannot be read: no issuer has named a Secret here"))),
         }
     }
 }
@@ -107,6 +110,7 @@ impl std::fmt::Display for SecretRef {
                 Some(namespace) => write!(f, "the key {} of the Secret {namespace}/{}", secret.key, secret.name),
                 None => write!(f, "the key {} of the Secret {}", secret.key, secret.name),
             },
+            Self::Issuer(key) => write!(f, "the key {key} of the issuer's Secret"),
         }
     }
 }
@@ -134,11 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn the_three_forms_are_written_as_maps_of_one_key() {
+    fn the_forms_are_written_as_maps_of_one_key() {
         let parsed: SecretRef = serde_json::from_str(r#"{"file": "./token"}"#).expect("a file");
         assert_eq!(parsed, SecretRef::File("./token".into()));
         let parsed: SecretRef = serde_json::from_str(r#"{"kubernetes": {"name": "cf", "key": "token"}}"#).expect("a key");
         assert_eq!(parsed.to_string(), "the key token of the Secret cf");
+        let parsed: SecretRef = serde_json::from_str(r#"{"issuer": "token"}"#).expect("a key");
+        assert_eq!(parsed, SecretRef::Issuer("token".to_owned()));
         assert!(serde_json::from_str::<SecretRef>(r#"{"file": "a", "env": "B"}"#).is_err(), "one form only");
     }
 }

@@ -32,6 +32,7 @@ pub mod certificates;
 pub mod certmanager;
 pub mod conformance;
 pub mod dns;
+pub mod emptywebhook;
 pub mod http;
 pub mod knot;
 pub mod kubernetes;

@@ -87,8 +87,14 @@ impl Webhook {
     /// Opens the door here, with these lines more in its section.
     #[must_use]
     pub fn configure_at(&self, config: Config, listen: SocketAddr, more: &str) -> Config {
+        self.configure_with(config, listen, &format!("{EVERYTHING}\n{more}"))
+    }
+
+    /// Opens the door here, with these lines, of which one is the policy.
+    #[must_use]
+    pub fn configure_with(&self, config: Config, listen: SocketAddr, lines: &str) -> Config {
         let (chain, key) = (self.certificate_file(), self.folder.path().join("key.pem"));
-        config.section("webhook", &format!("listen: \"{listen}\"\ntls: {{ certificate: {chain:?}, key: {key:?} }}\n{EVERYTHING}\n{more}"))
+        config.section("webhook", &format!("listen: \"{listen}\"\ntls: {{ certificate: {chain:?}, key: {key:?} }}\n{lines}"))
     }
 
     /// Asks once that a value stands at a name.

@@ -5,6 +5,7 @@
 //! - [`conformance`]: cert-manager's suite for webhooks, before the door itself.
 //! - [`discovery`]: what the API server and kubectl ask.
 //! - [`issuance`]: certificates by cert-manager, to `Ready`, and nothing left of them.
+//! - [`secrets`]: issuers with credentials of their own.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
@@ -20,3 +21,5 @@ mod discovery;
 mod issuance;
 #[path = "cluster/lab.rs"]
 mod lab;
+#[path = "cluster/secrets.rs"]
+mod secrets;

@@ -1,5 +1,6 @@
 //! The backends of the configuration, put together: providers with their zones and secrets.
 
+mod lent;
 mod secrets;
 mod watch;
 
@@ -13,7 +14,11 @@ use providers::{
 pub use secrets::BackendSecrets;
 pub use watch::{Standing, Watch, WatchMetrics};
 
-use crate::{config, dispatch::Route};
+use crate::{
+    config::{self, Config},
+    dispatch::{Route, Routes},
+};
+use lent::LentBackends;
 
 /// Digits of the mark: 48 bits tell installations apart, and fit into every comment.
 const MARK_BYTES: usize = 6;
@@ -39,15 +44,17 @@ pub struct BackendError {
 ///
 /// # Errors
 /// [`BackendError`].
-pub fn routes(backends: &[config::Backend], mark: &str, delegations: Arc<dyn Delegations>) -> Result<Vec<Route>, BackendError> {
-    let secrets = Arc::new(BackendSecrets::of_this_process());
+pub fn routes(config: &Config, mark: &str, delegations: Arc<dyn Delegations>) -> Result<Routes, BackendError> {
+    let secrets = Arc::new(BackendSecrets::new(config.kubernetes.as_ref()));
+    let (lent, own): (Vec<_>, Vec<_>) = config.backends.iter().cloned().partition(config::Backend::is_lent);
     let route = |backend: &config::Backend| {
         let context = Context { backend: backend.name.clone(), ttl: backend.ttl, mark: mark.to_owned(), secrets: secrets.clone() };
         let provider = backend.build(&context).map_err(|reason| BackendError { name: backend.name.clone(), reason })?;
         let finder = Finder::new(provider.clone(), backend.zones.clone(), delegations.clone());
         Ok(Route { name: backend.name.clone(), provider, finder })
     };
-    backends.iter().map(route).collect()
+    let routes = own.iter().map(route).collect::<Result<_, _>>()?;
+    Ok(Routes::new(routes, Arc::new(LentBackends { backends: lent, mark: mark.to_owned(), secrets, delegations })))
 }
 
 /// A tenth more or less, so that what runs on a schedule does not run in step, here or on other machines.

@@ -162,7 +162,7 @@ impl fmt::Display for Timestamp {
 /// Which DNS makes a claim true, and in which of its zones: one change at a time is in flight in a lane.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane {
-    /// The backend's name in the configuration.
+    /// Who writes it.
     pub backend: Backend,
     /// The zone's apex.
     pub zone: Name,
@@ -173,11 +173,37 @@ pub struct Lane {
 pub enum Backend {
     /// The zones of this process. They are a projection of the ledger: a commit is all it takes to change them.
     Embedded,
-    /// A provider by its name in the configuration.
+    /// A provider by its name in the configuration; with the Secret of an issuer, where it works with one: `corp-dns@team-a/dns-token`.
     Provider(Arc<str>),
 }
 
+/// Stands between the name of a backend and the Secret of an issuer. No name has it.
+const WITH: char = '@';
+
 impl Backend {
+    /// The backend `name`, working with a Secret of a namespace. Such a backend is as good as one of its own: each Secret sees other zones, and has
+    /// limits of its own.
+    pub fn with_secret(name: &str, namespace: &str, secret: &str) -> Self {
+        Self::Provider(format!("{name}{WITH}{namespace}/{secret}").into())
+    }
+
+    /// The backend's name in the configuration, whatever Secret it works with: what policies and metrics go by.
+    pub fn configured(&self) -> &str {
+        let name = self.as_str();
+        name.split_once(WITH).map_or(name, |(name, _)| name)
+    }
+
+    /// The backend of the configuration.
+    #[must_use]
+    pub fn without_secret(&self) -> Self {
+        Self::from(self.configured())
+    }
+
+    /// The namespace and the name of the Secret that it works with.
+    pub fn secret(&self) -> Option<(&str, &str)> {
+        self.as_str().split_once(WITH)?.1.split_once('/')
+    }
+
     /// As it is stored and configured.
     pub fn as_str(&self) -> &str {
         match self {

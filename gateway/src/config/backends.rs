@@ -3,7 +3,11 @@
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use authdns::Name;
-use providers::{Context, Kind, Provider, secret::LocalSecrets, zones::Allowed};
+use providers::{
+    Context, Kind, Provider,
+    secret::{LocalSecrets, SecretRef},
+    zones::Allowed,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -40,6 +44,11 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// True if it works with Secrets that issuers name, and has no credential of its own.
+    pub fn is_lent(&self) -> bool {
+        self.settings.secrets().iter().any(|(_, secret)| matches!(secret, SecretRef::Issuer(_)))
+    }
+
     /// Makes the provider. It asks nobody.
     ///
     /// # Errors
@@ -56,7 +65,7 @@ pub struct Settings(Json);
 
 impl Settings {
     /// Where each secret is read from: its key, and the place.
-    pub fn secrets(&self) -> Vec<(String, providers::secret::SecretRef)> {
+    pub fn secrets(&self) -> Vec<(String, SecretRef)> {
         let mut found = Vec::new();
         collect_secrets(&self.0, "", &mut found);
         found
@@ -76,7 +85,7 @@ impl fmt::Debug for Settings {
 }
 
 /// A reference to a secret is known by its form.
-fn collect_secrets(value: &Json, path: &str, found: &mut Vec<(String, providers::secret::SecretRef)>) {
+fn collect_secrets(value: &Json, path: &str, found: &mut Vec<(String, SecretRef)>) {
     if let Ok(secret) = serde_json::from_value(value.clone()) {
         found.push((path.to_owned(), secret));
         return;
@@ -135,8 +144,22 @@ impl Parser<'_> {
             verify: verify?,
             settings: spec.settings.clone(),
         };
+        self.issuer_keys(&backend, &format!("{path}.settings"));
         self.try_to_build(&backend, &format!("{path}.settings"));
         Some(backend)
+    }
+
+    /// The keys of issuers' Secrets, as Kubernetes has keys of Secrets.
+    fn issuer_keys(&mut self, backend: &Backend, path: &str) {
+        let good = |key: &str| (1..=253).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        for (setting, secret) in backend.settings.secrets() {
+            if let SecretRef::Issuer(key) = secret
+                && !good(&key)
+            {
+                let message = format!("{key:?} is not a key of a Secret, such as token: 1 to 253 letters, digits, -, _ and .");
+                self.wrong(&format!("{path}.{setting}.issuer"), message);
+            }
+        }
     }
 
     fn backend_zones(&mut self, specs: &[BackendZoneSpec], path: &str) -> Option<Vec<Allowed>> {

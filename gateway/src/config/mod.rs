@@ -284,7 +284,19 @@ impl Config {
     fn backend_warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let mut written: Vec<(&Backend, &Name)> = Vec::new();
-        for (backend, zone) in self.backends.iter().flat_map(|backend| backend.zones.iter().map(move |zone| (backend, &zone.name))) {
+        for backend in self.backends.iter().filter(|backend| backend.is_lent()) {
+            let rules = self.webhook.iter().flat_map(|webhook| &webhook.policy.rules);
+            let mut allowing = rules
+                .filter(|rule| rule.secrets && rule.backends.as_ref().is_none_or(|names| names.iter().any(|name| **name == *backend.name)));
+            if allowing.next().is_none() {
+                warnings.push(format!(
+                    "the backend {} works with Secrets of issuers, and no rule of webhook.policy lets a namespace use one with it: set secrets: true in a rule",
+                    backend.name
+                ));
+            }
+        }
+        let own = self.backends.iter().filter(|backend| !backend.is_lent());
+        for (backend, zone) in own.flat_map(|backend| backend.zones.iter().map(move |zone| (backend, &zone.name))) {
             if self.dns.iter().flat_map(|dns| &dns.zones).any(|embedded| embedded.name == *zone) {
                 let backend = &backend.name;
                 warnings.push(format!(

@@ -47,7 +47,8 @@ pub(super) struct Spec {
     /// DNS services whose zones acmegate writes beside its own. Each claim goes to the backend with the longest zone that encloses its name.
     ///
     /// A secret is never written here. Its key says where it is read from, each time it is needed: `{file: ./token}`, `{env: TOKEN}`, or
-    /// `{kubernetes: {name: dns, key: token}}` (a key of a Secret; `namespace:` where it is not acmegate's own).
+    /// `{kubernetes: {name: dns, key: token}}` (a key of a Secret; `namespace:` where it is not acmegate's own), or `{issuer: token}` (a key of the Secret that an issuer of
+    /// cert-manager names in its `config`, for the namespaces that the policy lets do so).
     #[serde(default)]
     pub backends: Vec<BackendSpec>,
     /// The standalone issuer: `acmegate issue`.

@@ -28,7 +28,7 @@ enum Rest {
 }
 
 impl Room {
-    /// Runs rounds for ever; `rounds` grows after each.
+    /// Runs rounds until there has been nothing to do for [`Pace::idle`](super::Pace::idle); `rounds` grows after each.
     pub(super) async fn run(self: &Arc<Self>) {
         self.work.notified().await;
         loop {
@@ -42,7 +42,12 @@ impl Room {
             };
             self.rounds.send_modify(|n| *n = n.wrapping_add(1));
             match rest {
-                Rest::Nothing => self.work.notified().await,
+                // What is watched comes back here when it was seen.
+                Rest::Nothing => {
+                    if timeout(self.pace.idle, self.work.notified()).await.is_err() && self.watches.is_empty() {
+                        return;
+                    }
+                }
                 Rest::Later(wait) => {
                     let _ = timeout(wait, self.work.notified()).await;
                 }
@@ -123,7 +128,7 @@ impl Room {
         let changes: Vec<_> = plans.iter().map(|plan| plan.change.clone()).collect();
         let results = self.apply(&zone, &changes).await;
         for (plan, result) in plans.iter().zip(results) {
-            self.metrics.changed(&self.route.name, &result);
+            self.metrics.changed(self.lane.backend.configured(), &result);
             match result {
                 Ok(Receipt(receipt)) => {
                     events.extend(plan.adding.iter().map(|claim| (claim.id, Event::Applied { receipt: receipt.clone() })));
@@ -170,7 +175,7 @@ impl Room {
         if changes.is_empty() {
             return Vec::new();
         }
-        self.metrics.handed_over(&self.route.name, changes.len());
+        self.metrics.handed_over(self.lane.backend.configured(), changes.len());
         let applied = timeout(self.pace.deadline, self.route.provider.apply(zone, changes)).await;
         let late = || Err(Error::Transport(format!("the change took longer than {} s", self.pace.deadline.as_secs_f64())));
         applied.unwrap_or_default().into_iter().chain(std::iter::repeat_with(late)).take(changes.len()).collect()

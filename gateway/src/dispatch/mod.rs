@@ -4,7 +4,7 @@
 //! work, reads the zone again, and does what is missing.
 //!
 //! Files: [`room`] what belongs to a lane; [`lane`] its rounds; [`merge`] what has to change at one owner name (pure); [`watch`] from applied to visible, [`watches`] for which claims; [`queue`] how much may wait and whose
-//! turn it is; [`pace`] when a failed attempt is repeated; [`sight`] what tells that the world sees a value; [`metrics`] what is counted.
+//! turn it is; [`pace`] when a failed attempt is repeated; [`sight`] what tells that the world sees a value; [`metrics`] what is counted; [`routes`] which provider a backend means.
 
 mod lane;
 mod merge;
@@ -12,6 +12,7 @@ mod metrics;
 mod pace;
 mod queue;
 mod room;
+mod routes;
 mod sight;
 mod watch;
 mod watches;
@@ -22,14 +23,15 @@ use std::{
 };
 
 use authdns::Name;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
-use providers::{Provider, zones::Finder};
 use tokio::{sync::watch as channel, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use metrics::{DispatchMetrics, QueueMetrics};
 pub use pace::Pace;
 pub use queue::Full;
+pub use routes::{Lent, Route, Routes};
 pub use sight::{Blind, Sight};
 
 use crate::{
@@ -42,20 +44,9 @@ use room::Room;
 #[derive(Clone)]
 pub struct Dispatcher(Arc<Inner>);
 
-/// A provider under its name in the configuration.
-#[derive(Clone)]
-pub struct Route {
-    /// The backend's name.
-    pub name: Arc<str>,
-    /// What it talks to.
-    pub provider: Arc<dyn Provider>,
-    /// The zones that it may write.
-    pub finder: Finder,
-}
-
 struct Inner {
     store: Arc<dyn Store>,
-    routes: Vec<Route>,
+    routes: Routes,
     sight: Arc<dyn Sight>,
     lanes: Mutex<HashMap<Lane, Arc<Room>>>,
     rounds: channel::Sender<u64>,
@@ -76,42 +67,70 @@ pub enum Settled {
     Pending,
 }
 
+impl Inner {
+    /// Forgets a room that has had nothing to do for a while, unless somebody has just told it of work; true if it is over.
+    fn retire(&self, room: &Room) -> bool {
+        let mut lanes = self.lanes.lock();
+        if room.work.notified().now_or_never().is_some() {
+            room.work.notify_one();
+            return false;
+        }
+        lanes.remove(&room.lane);
+        true
+    }
+}
+
 impl Dispatcher {
     /// A dispatcher over backends, in the order of the configuration; its lanes end with `stop`.
-    pub fn new(store: Arc<dyn Store>, routes: Vec<Route>, sight: Arc<dyn Sight>, pace: Pace, stop: CancellationToken) -> Self {
+    pub fn new(store: Arc<dyn Store>, routes: impl Into<Routes>, sight: Arc<dyn Sight>, pace: Pace, stop: CancellationToken) -> Self {
         Self::measured(store, routes, sight, pace, DispatchMetrics::default(), stop)
     }
 
     /// The same, counting into `metrics`.
     pub fn measured(
         store: Arc<dyn Store>,
-        routes: Vec<Route>,
+        routes: impl Into<Routes>,
         sight: Arc<dyn Sight>,
         pace: Pace,
         metrics: DispatchMetrics,
         stop: CancellationToken,
     ) -> Self {
         let (rounds, _) = channel::channel(0);
-        Self(Arc::new(Inner { store, routes, sight, lanes: Mutex::default(), rounds, pace, metrics, stop, tasks: TaskTracker::new() }))
+        Self(Arc::new(Inner {
+            store,
+            routes: routes.into(),
+            sight,
+            lanes: Mutex::default(),
+            rounds,
+            pace,
+            metrics,
+            stop,
+            tasks: TaskTracker::new(),
+        }))
     }
 
-    /// The lane for a name: the provider with the longest enclosing zone. `None` if no provider has one.
+    /// The lane for a name: the provider with the longest enclosing zone. `None` if no provider has one. Backends that work with Secrets of issuers are not
+    /// asked: they know no zone without one.
     ///
     /// # Errors
     /// What a provider said, if none has a zone and at least one could not be asked.
     pub async fn route(&self, owner: &Name) -> Result<Option<Lane>, providers::Error> {
-        Self::longest(self.0.routes.iter(), owner).await
+        Self::longest(self.0.routes.configured().iter().cloned(), owner).await
     }
 
-    /// The lane for a name in one backend, with its longest enclosing zone. `None` if it has none, or there is no such backend.
+    /// The lane for a name in one backend, with its longest enclosing zone. `None` if it has none, or there is no such backend. The Secret of an issuer is looked
+    /// at first, whatever was read of it before: a tenant that takes it away means it.
     ///
     /// # Errors
-    /// What the provider said.
-    pub async fn route_through(&self, backend: &str, owner: &Name) -> Result<Option<Lane>, providers::Error> {
-        Self::longest(self.0.routes.iter().filter(|route| *route.name == *backend), owner).await
+    /// What the provider said, or what is wrong with the Secret.
+    pub async fn route_through(&self, backend: &Backend, owner: &Name) -> Result<Option<Lane>, providers::Error> {
+        if backend.secret().is_some() {
+            self.0.routes.check(backend).await?;
+        }
+        Self::longest(self.0.routes.of(backend).into_iter(), owner).await
     }
 
-    async fn longest<'a>(routes: impl Iterator<Item = &'a Route> + Send, owner: &Name) -> Result<Option<Lane>, providers::Error> {
+    async fn longest(routes: impl Iterator<Item = Route> + Send, owner: &Name) -> Result<Option<Lane>, providers::Error> {
         let mut best: Option<Lane> = None;
         let mut failed = None;
         for route in routes.filter(|route| !route.finder.excludes(owner)) {
@@ -140,15 +159,16 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// The backends, in the order of the configuration.
-    pub fn routes(&self) -> &[Route] {
+    /// The backends.
+    pub fn routes(&self) -> &Routes {
         &self.0.routes
     }
 
     /// Says that there is work in a lane.
     pub fn kick(&self, lane: &Lane) {
-        match self.room(lane) {
-            Some(room) => room.work.notify_one(),
+        // Under the lock, so that no room ends that has just been told of work.
+        match self.with_room(lane, |room| room.work.notify_one()) {
+            Some(()) => {}
             None if lane.backend == Backend::Embedded => {}
             None => {
                 let (backend, zone) = (lane.backend.as_str(), &lane.zone);
@@ -180,29 +200,35 @@ impl Dispatcher {
     /// # Errors
     /// [`Full`].
     pub fn admit(&self, lane: &Lane, holder: &Holder) -> Result<(), Full> {
-        self.room(lane).map_or(Ok(()), |room| room.waiting.admit(holder))
+        self.with_room(lane, |room| room.waiting.admit(holder)).unwrap_or(Ok(()))
     }
 
-    /// Claims that wait in the lanes of each backend.
+    /// Claims that wait in the lanes of each backend, whatever Secrets it works with.
     pub fn waiting(&self) -> Vec<(Arc<str>, usize)> {
         let lanes = self.0.lanes.lock();
-        let waiting = |route: &Route| {
-            let rooms = lanes.values().filter(|room| room.route.name == route.name);
-            (route.name.clone(), rooms.map(|room| room.waiting.len()).sum())
+        let waiting = |name: Arc<str>| {
+            let rooms = lanes.values().filter(|room| room.lane.backend.configured() == &*name);
+            let sum = rooms.map(|room| room.waiting.len()).sum();
+            (name, sum)
         };
-        self.0.routes.iter().map(waiting).collect()
+        let routes = &self.0.routes;
+        routes.configured().iter().map(|route| route.name.clone()).chain(routes.lent()).map(waiting).collect()
     }
 
-    /// The lane's room, made and set running when it is first asked for; `None` if its backend is not configured.
-    fn room(&self, lane: &Lane) -> Option<Arc<Room>> {
-        let Backend::Provider(name) = &lane.backend else { return None };
-        let route = self.0.routes.iter().find(|route| route.name == *name)?;
+    /// Lanes that are being worked in, or were a moment ago.
+    pub fn busy_lanes(&self) -> usize {
+        self.0.lanes.lock().len()
+    }
+
+    /// Does something with the lane's room, which is made and set running where it is first asked for; `None` if its backend is not configured.
+    fn with_room<T>(&self, lane: &Lane, act: impl FnOnce(&Room) -> T) -> Option<T> {
+        let route = self.0.routes.of(&lane.backend)?;
         Some(match self.0.lanes.lock().entry(lane.clone()) {
-            Entry::Occupied(running) => running.get().clone(),
+            Entry::Occupied(running) => act(running.get()),
             Entry::Vacant(place) => {
                 let room = Arc::new(Room {
                     lane: lane.clone(),
-                    route: route.clone(),
+                    route,
                     store: self.0.store.clone(),
                     sight: self.0.sight.clone(),
                     pace: self.0.pace,
@@ -215,9 +241,16 @@ impl Dispatcher {
                     tasks: self.0.tasks.clone(),
                     stop: self.0.stop.clone(),
                 });
-                let (running, stop) = (room.clone(), self.0.stop.clone());
-                self.0.tasks.spawn(async move { stop.run_until_cancelled(running.run()).await });
-                place.insert(room).clone()
+                let (running, lanes, stop) = (room.clone(), Arc::downgrade(&self.0), self.0.stop.clone());
+                let run = async move {
+                    while let Some(()) = stop.run_until_cancelled(running.run()).await {
+                        if lanes.upgrade().is_none_or(|lanes| lanes.retire(&running)) {
+                            break;
+                        }
+                    }
+                };
+                self.0.tasks.spawn(run);
+                act(place.insert(room))
             }
         })
     }
@@ -263,7 +296,7 @@ impl Dispatcher {
         let mut rounds = self.0.rounds.subscribe();
         loop {
             let mut left = Vec::new();
-            for lane in self.0.store.lanes().await?.iter().filter(|lane| self.room(lane).is_some()) {
+            for lane in self.0.store.lanes().await?.iter().filter(|lane| self.with_room(lane, |_| ()).is_some()) {
                 left.extend(self.0.store.work(lane).await?.into_iter().filter(|claim| claim.state == State::Releasing));
             }
             let end = Timestamp::now().after(deadline.saturating_duration_since(Instant::now()));

@@ -18,6 +18,8 @@ pub struct Pace {
     pub longest: Duration,
     /// The longest that one read or one change may take in all its calls.
     pub deadline: Duration,
+    /// How long a lane without work is kept.
+    pub idle: Duration,
 }
 
 impl Default for Pace {
@@ -28,6 +30,7 @@ impl Default for Pace {
             refused: Duration::from_secs(30),
             longest: Duration::from_secs(300),
             deadline: Duration::from_secs(120),
+            idle: Duration::from_secs(600),
         }
     }
 }

@@ -86,7 +86,7 @@ impl Watch {
             while owners.recv_many(&mut batch, 1024).await > 0 {
                 let seen: BTreeSet<Name> = batch.drain(..).collect();
                 let seconds = self.begun.elapsed().as_secs_f64();
-                seen.iter().for_each(|_| self.room.metrics.seen(&self.room.route.name, seconds));
+                seen.iter().for_each(|_| self.room.metrics.seen(self.room.lane.backend.configured(), seconds));
                 let ids = self.room.watches.held(self.number, self.claims.iter().filter(|claim| seen.contains(&claim.owner)));
                 self.room.store.advance(ids.into_iter().map(|id| (id, Event::Seen)).collect()).await?;
                 self.room.rounds.send_modify(|n| *n = n.wrapping_add(1));

@@ -38,6 +38,10 @@ impl Watches {
         batches.into_iter().map(number).collect()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_claim.lock().is_empty()
+    }
+
     pub(super) fn is_watched(&self, id: ClaimId) -> bool {
         self.by_claim.lock().contains_key(&id)
     }

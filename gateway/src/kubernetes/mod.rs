@@ -35,6 +35,7 @@ const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    namespace: String,
 }
 
 /// Why the cluster's API cannot be used at all. That it does not answer is no such reason.
@@ -76,8 +77,9 @@ impl Cluster {
         settings.connect_timeout = Some(CONNECT);
         // The API server is on the way of nobody's proxy.
         settings.proxy_url = None;
+        let namespace = settings.default_namespace.clone();
         let client = Client::try_from(settings).map_err(|error| ClusterError::Client(reasons(&error)))?;
-        Ok(Some(Self { client }))
+        Ok(Some(Self { client, namespace }))
     }
 
     /// An API at this URL that asks for nothing.
@@ -85,7 +87,13 @@ impl Cluster {
     pub(crate) fn at(url: &str) -> Self {
         let mut settings = Config::new(url.parse().expect("a URL"));
         settings.default_retry = false;
-        Self { client: Client::try_from(settings).expect("a client") }
+        let namespace = settings.default_namespace.clone();
+        Self { client: Client::try_from(settings).expect("a client"), namespace }
+    }
+
+    /// The namespace of the pod, or of the kubeconfig's context.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// For a duty of its own.

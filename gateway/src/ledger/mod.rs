@@ -48,6 +48,12 @@ pub enum ClaimError {
         "acmegate has no backend {0:?}: correct the name, or leave it out to have the backend with the longest zone around the name taken"
     )]
     NoBackend(String),
+    /// The backend works with Secrets of issuers alone, and none was named.
+    #[error("the backend {0} has no credential of its own: name a Secret of the issuer's namespace, by secret: {{name: …}} in its config")]
+    NeedsSecret(String),
+    /// The backend has a credential of its own, or needs none.
+    #[error("the backend {0} works without a Secret of an issuer: remove the key secret from the issuer's config")]
+    OwnCredential(String),
     /// The backend that was asked for does not serve the name.
     #[error(
         "the backend {backend} has no zone around {owner}: name another, or leave it out to have the one with the longest zone around the name taken"
@@ -154,14 +160,25 @@ impl Ledger {
     pub async fn lane_in(&self, backend: &Backend, owner: &Name) -> Result<Lane, ClaimError> {
         let lane = match backend {
             Backend::Embedded => self.zones.zone_of(owner).map(|zone| Lane { backend: Backend::Embedded, zone }),
-            Backend::Provider(name) if !self.dispatch.routes().iter().any(|route| route.name == *name) => {
-                return Err(ClaimError::NoBackend(name.to_string()));
-            }
-            Backend::Provider(name) => {
-                self.dispatch.route_through(name, owner).await.map_err(|error| ClaimError::Backend(error.to_string()))?
+            Backend::Provider(_) => {
+                self.check_backend(backend)?;
+                self.dispatch.route_through(backend, owner).await.map_err(|error| ClaimError::Backend(error.to_string()))?
             }
         };
         lane.ok_or_else(|| ClaimError::NotServed { backend: backend.as_str().to_owned(), owner: owner.clone() })
+    }
+
+    /// Is there such a backend, and does it work with a Secret of an issuer if and only if one is named?
+    fn check_backend(&self, backend: &Backend) -> Result<(), ClaimError> {
+        let (routes, name) = (self.dispatch.routes(), backend.configured());
+        let own = name == Backend::Embedded.as_str() || routes.configured().iter().any(|route| *route.name == *name);
+        let lent = routes.lent().iter().any(|lent| **lent == *name);
+        match (own, lent, backend.secret().is_some()) {
+            (true, _, false) | (_, true, true) => Ok(()),
+            (true, _, true) => Err(ClaimError::OwnCredential(name.to_owned())),
+            (_, true, false) => Err(ClaimError::NeedsSecret(name.to_owned())),
+            (false, false, _) => Err(ClaimError::NoBackend(name.to_owned())),
+        }
     }
 
     /// Lets values go. When it returns, they are out of the ledger and out of the embedded zones; a provider's are on their way out.

@@ -40,8 +40,8 @@ const MOST: usize = 10_000;
 #[derive(Debug)]
 pub struct Propagation {
     checker: Checker,
-    /// Whom to ask about the zones of a backend, where the configuration says so.
-    checks: HashMap<Backend, Check>,
+    /// Whom to ask about the zones of a backend, by its name in the configuration, where that says so.
+    checks: HashMap<String, Check>,
     questions: Questions,
     memory: Mutex<Memory>,
 }
@@ -91,14 +91,14 @@ impl Propagation {
 
     /// Asks otherwise about the zones of these backends.
     #[must_use]
-    pub fn with_checks(mut self, checks: impl IntoIterator<Item = (Backend, Check)>) -> Self {
+    pub fn with_checks(mut self, checks: impl IntoIterator<Item = (String, Check)>) -> Self {
         self.checks = checks.into_iter().collect();
         self
     }
 
     /// Whom to ask about a lane's zone.
     fn check(&self, lane: &Lane) -> Check {
-        self.checks.get(&lane.backend).copied().unwrap_or(self.checker.check)
+        self.checks.get(lane.backend.configured()).copied().unwrap_or(self.checker.check)
     }
 
     /// The servers of a lane's zone, to be asked for what no resolver shall remember; `None` where the configuration has them not asked.
@@ -161,10 +161,11 @@ impl Propagation {
     /// How each server shall be asked, by what is known of it.
     fn watched(&self, lane: &Lane, servers: &[Arc<str>], owners: usize) -> Vec<Watched> {
         let memory = self.memory.lock();
-        let of_all = memory.histories.get(&(lane.backend.clone(), None)).cloned().unwrap_or_default().schedule(owners);
+        let backend = lane.backend.without_secret();
+        let of_all = memory.histories.get(&(backend.clone(), None)).cloned().unwrap_or_default().schedule(owners);
         let standings = memory.standings.get(lane);
         let watched = |server: &Arc<str>| {
-            let own = memory.histories.get(&(lane.backend.clone(), Some(server.clone()))).filter(|history| history.len() >= ENOUGH);
+            let own = memory.histories.get(&(backend.clone(), Some(server.clone()))).filter(|history| history.len() >= ENOUGH);
             let distrusted = standings
                 .and_then(|servers| servers.get(server))
                 .is_some_and(|(at, standing)| matches!(standing, Standing::Aside { .. }) && at.elapsed() < DISTRUST);
@@ -189,10 +190,12 @@ impl Propagation {
         if histories.len() >= MOST {
             histories.clear();
         }
+        // A provider is as quick for every Secret.
+        let backend = lane.backend.without_secret();
         for (server, delay) in watched.iter().zip(&report.delays) {
             if let Some(delay) = delay {
-                histories.entry((lane.backend.clone(), Some(server.name.clone()))).or_default().note(*delay);
-                histories.entry((lane.backend.clone(), None)).or_default().note(*delay);
+                histories.entry((backend.clone(), Some(server.name.clone()))).or_default().note(*delay);
+                histories.entry((backend.clone(), None)).or_default().note(*delay);
             }
         }
         if standings.len() >= MOST {

@@ -28,7 +28,7 @@ impl Sweeper {
         let (marked, mut unasked) = if scope.marks { self.marked(scope).await } else { Default::default() };
         let overdue = self.store.overdue(Timestamp::now(), MOST).await?;
         let in_scope = |overdue: &Overdue| {
-            let backend = overdue.claim.lane.backend.as_str();
+            let backend = overdue.claim.lane.backend.configured();
             // What was never placed is not ours, and nothing of it has to go.
             overdue.claim.placed
                 && scope.backend.is_none_or(|wanted| wanted == backend)
@@ -77,7 +77,7 @@ impl Sweeper {
 
     /// What stands at the owners of these leftovers; `None` without such a backend.
     async fn standing(&self, lane: &Lane, leftovers: &[Leftover]) -> Option<Standing> {
-        let route = self.route(&lane.backend)?;
+        let route = self.dispatch.routes().of(&lane.backend)?;
         Some(
             async {
                 let zone = route.finder.at(&lane.zone).await?;
@@ -95,10 +95,6 @@ impl Sweeper {
             }
             .await,
         )
-    }
-
-    fn route(&self, backend: &Backend) -> Option<&Route> {
-        self.routes.iter().find(|route| *route.name == *backend.as_str())
     }
 
     /// The values that carry our mark, in every zone that is known.

@@ -86,12 +86,17 @@ impl Sweeper {
     /// As [`SweepError`] says. A backend that cannot be asked is no error: the report names it.
     pub async fn sweep(&self, request: &SweepRequest) -> Result<Report, SweepError> {
         if let Some(backend) = &request.backend
-            && !self.routes.iter().any(|route| *route.name == **backend)
+            && !self.names().any(|name| name == *backend)
         {
-            let known = self.routes.iter().map(|route| route.name.to_string()).collect();
+            let known = self.names().collect();
             return Err(SweepError::NoBackend { backend: backend.clone(), known });
         }
         Ok(self.run(Scope { backend: request.backend.as_deref(), until: None, marks: true }, request.apply).await?)
+    }
+
+    /// The backends, with those that work with Secrets of issuers: what those left is in the ledger alone.
+    fn names(&self) -> impl Iterator<Item = String> {
+        self.routes.iter().map(|route| route.name.clone()).chain(self.dispatch.routes().lent()).map(|name| name.to_string())
     }
 
     async fn run(&self, scope: Scope<'_>, apply: bool) -> Result<Report, StoreError> {

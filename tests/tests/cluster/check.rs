@@ -38,14 +38,16 @@ impl House {
         let (door, port) = (Webhook::new(), Port::reserve());
         let section = format!(
             "listen: \"{}\"\ntls: {{ certificate: {:?}, key: {:?} }}\ncallers: {{ cluster: true }}\n\
-             policy: [{{ namespaces: [{TEAM}], names: [{}] }}, {{ namespaces: [{NAMESPACE}], names: [\"*\"] }}]",
+             policy: [{{ namespaces: [{TEAM}], names: [{}], secrets: true }}, {{ namespaces: [{NAMESPACE}], names: [\"*\"] }}]",
             port.address(),
             door.certificate_file(),
             door.certificate_file().with_file_name("key.pem"),
             name("good"),
         );
+        let kubernetes = format!("kubeconfig: {kubeconfig:?}");
+        let backends = "- { name: tenants, provider: cloudflare, zones: [tenants.test], settings: { token: { issuer: token } } }";
         let config =
-            move |config: Config| config.section("kubernetes", &format!("kubeconfig: {kubeconfig:?}")).section("webhook", &section);
+            move |config: Config| config.section("kubernetes", &kubernetes).section("webhook", &section).section("backends", backends);
         cluster.apply(&rights(&cluster, namespace, "certManager.enabled=true").await).await;
         let world = World::builder().config(config).start().await;
         cluster.route(GROUP, SERVICE, world.acmegate.door("webhook"), door.certificate()).await;
@@ -149,15 +151,17 @@ async fn what_is_broken_in_a_cluster_is_found() {
     house.issuer("wrong-solver", &Solver::webhook(GROUP, "acmegat")).await;
     house.issuer("wrong-group", &Solver::webhook("acme.acmegat.io", SOLVER)).await;
     house.issuer("wrong-backend", &house.solver().config(json!({"backend": "corp"}))).await;
+    house.issuer("wrong-secret", &house.solver().config(json!({"backend": "tenants", "secret": {"name": "dns"}}))).await;
     house.issuer("wrong-config", &house.solver().config(json!({"url": "https://example.com/"}))).await;
     Issuer::create(&house.cluster, "team-b", "nobody", &house.world.ca, &house.solver()).await;
     Issuer::create(&house.cluster, TEAM, "others", &house.world.ca, &Solver::webhook("acme.example.com", "other")).await;
     let issuers = house.becomes("issuers", "failed").await;
-    says(&issuers, "summary", "issuers that have challenges met here: 4 of 7; 5 things to mend");
+    says(&issuers, "summary", "issuers that have challenges met here: 5 of 8; 6 things to mend");
     for line in [
         "Issuer team-a/wrong-solver, solver 1: solverName is \\\"acmegat\\\": write acmegate",
         "Issuer team-a/wrong-group, solver 1: no API server has the group of its solver",
-        "Issuer team-a/wrong-backend, solver 1: config: the backend corp is not configured here; known: embedded",
+        "Issuer team-a/wrong-backend, solver 1: config: the backend corp is not configured here; known: embedded, tenants",
+        "Issuer team-a/wrong-secret, solver 1: config: we may not read the Secret dns in the namespace team-a",
         "Issuer team-a/wrong-config, solver 1: config: the key \\\"url\\\" is not known",
         "Issuer team-b/nobody, solver 1: no rule of webhook.policy is for the namespace team-b",
     ] {

@@ -1,77 +1,119 @@
-//! Secrets of the cluster that this process runs in, by the pod's service account.
+//! Secrets of a cluster, as acmegate's service account (or its kubeconfig) may read them.
 
 use std::{
     collections::HashMap,
-    fs,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
 use parking_lot::Mutex;
 use providers::{
     Error,
     secret::{KubernetesSecret, MOST_BYTES, SecretRef},
 };
-use reqwest::{Certificate, Client, StatusCode, header::AUTHORIZATION};
 use secrecy::SecretString;
-use serde::Deserialize;
+use tokio::sync::OnceCell;
 
-/// Where a pod finds its service account.
-const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// How long a secret is kept: whoever makes a hundred calls reads it once, and a rotated one is soon used.
-const KEPT: Duration = Duration::from_secs(15);
-/// How long the API may take.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// A Secret has at most 1 MiB, a third more in base64.
-const MOST_ANSWER: usize = 2 * 1024 * 1024;
+use crate::{
+    config,
+    kubernetes::{Cluster, in_time},
+};
+
+/// How long a secret is taken as it was read: whoever makes a hundred calls reads it once, and a rotated one is soon used.
+const FRESH: Duration = Duration::from_secs(15);
+/// How long a secret that cannot be read any more is remembered for those who ask for that.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 /// Secrets kept; more is a defect, and not worth more.
 const MOST_KEPT: usize = 1000;
 
-/// The cluster's API.
-#[derive(Debug)]
-pub(super) struct Cluster {
-    api: String,
-    /// With `token`, `ca.crt` and `namespace`.
-    account: PathBuf,
-    client: Mutex<Option<(Vec<u8>, Client)>>,
+/// The Secrets of the cluster; it is connected to when the first one is wanted.
+pub(super) struct ClusterSecrets {
+    config: Option<config::Kubernetes>,
+    cluster: OnceCell<Option<Cluster>>,
     kept: Mutex<HashMap<Place, (Instant, SecretString)>>,
 }
 
 /// A namespace, a Secret's name, and a key of it.
 type Place = (String, String, String);
 
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(default)]
-    data: HashMap<String, String>,
-}
-
-impl Cluster {
-    /// The API that Kubernetes tells every pod of.
-    pub(super) fn of_this_pod() -> Option<Self> {
-        let host = std::env::var("KUBERNETES_SERVICE_HOST").ok()?;
-        let port = std::env::var("KUBERNETES_SERVICE_PORT").unwrap_or_else(|_| "443".to_owned());
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        Some(Self::at(format!("https://{host}:{port}"), ACCOUNT.into()))
-    }
-
-    fn at(api: String, account: PathBuf) -> Self {
-        Self { api, account, client: Mutex::default(), kept: Mutex::default() }
+impl ClusterSecrets {
+    pub(super) fn new(config: Option<config::Kubernetes>) -> Self {
+        Self { config, cluster: OnceCell::new(), kept: Mutex::default() }
     }
 
     /// The key's text as it is now, or was a moment ago.
-    pub(super) async fn read(&self, secret: &SecretRef, key: &KubernetesSecret) -> Result<SecretString, Error> {
-        let namespace = match &key.namespace {
-            Some(namespace) => namespace.clone(),
-            None => self.account_file(secret, "namespace")?.trim().to_owned(),
-        };
-        let place = (namespace, key.name.clone(), key.key.clone());
-        if let Some((at, text)) = self.kept.lock().get(&place)
-            && at.elapsed() < KEPT
-        {
-            return Ok(text.clone());
+    ///
+    /// # Errors
+    /// As [`providers::secret::Secrets::read`].
+    pub(super) async fn read(&self, key: &KubernetesSecret) -> Result<SecretString, Error> {
+        let (cluster, place) = self.at(key).await?;
+        match self.kept(&place, FRESH) {
+            Some(text) => Ok(text),
+            None => self.ask(cluster, key, place).await,
         }
-        let text = self.ask(secret, key, &place.0).await?;
+    }
+
+    /// The key's text as it is now; if it cannot be read, as it was when it could, for a while.
+    ///
+    /// # Errors
+    /// As [`ClusterSecrets::read`], where nothing is remembered.
+    pub(super) async fn read_or_remember(&self, key: &KubernetesSecret) -> Result<SecretString, Error> {
+        let (cluster, place) = self.at(key).await?;
+        if let Some(text) = self.kept(&place, FRESH) {
+            return Ok(text);
+        }
+        let read = self.ask(cluster, key, place.clone()).await;
+        read.or_else(|error| self.kept(&place, REMEMBERED).ok_or(error))
+    }
+
+    fn kept(&self, place: &Place, no_longer_than: Duration) -> Option<SecretString> {
+        let kept = self.kept.lock();
+        kept.get(place).filter(|(at, _)| at.elapsed() < no_longer_than).map(|(_, text)| text.clone())
+    }
+
+    /// The cluster, and the place with its namespace.
+    async fn at(&self, key: &KubernetesSecret) -> Result<(&Cluster, Place), Error> {
+        let secret = SecretRef::Kubernetes(key.clone());
+        let connected = self.cluster.get_or_try_init(async || Cluster::connect(self.config.as_ref()).await).await;
+        let cluster = connected.map_err(|error| Error::Auth(format!("{secret} cannot be read: {error}")))?.as_ref();
+        let Some(cluster) = cluster else {
+            return Err(Error::Auth(format!(
+                "{secret} cannot be read: there is no cluster: this is no pod, and kubernetes.kubeconfig is not set; use {{file: …}} or {{env: …}}"
+            )));
+        };
+        let namespace = key.namespace.clone().unwrap_or_else(|| cluster.namespace().to_owned());
+        let is_name =
+            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+        if !is_name(&namespace) || !is_name(&key.name) {
+            return Err(Error::Auth(format!("{secret} cannot be read: that is no name of a Secret, or no namespace")));
+        }
+        Ok((cluster, (namespace, key.name.clone(), key.key.clone())))
+    }
+
+    async fn ask(&self, cluster: &Cluster, key: &KubernetesSecret, place: Place) -> Result<SecretString, Error> {
+        let secret = SecretRef::Kubernetes(key.clone());
+        let (namespace, name, entry) = &place;
+        let api: Api<Secret> = Api::namespaced(cluster.client(), namespace);
+        let unsent = |reason: &str| Error::Unsent(format!("{secret} cannot be read: {reason}"));
+        let found = match in_time(api.get(name)).await {
+            Err(late) => return Err(unsent(&late)),
+            Ok(Ok(found)) => found,
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+                return Err(Error::Auth(format!("{secret} does not exist in the namespace {namespace}: create it")));
+            }
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
+                return Err(Error::Auth(format!(
+                    "{secret} may not be read by acmegate's service account: give it a Role with the verb get for the Secret {name} in the namespace {namespace}"
+                )));
+            }
+            Ok(Err(kube::Error::Api(status))) => return Err(unsent(&format!("the API of the cluster answers {}", status.code))),
+            Ok(Err(_)) => return Err(unsent("the API of the cluster does not answer")),
+        };
+        let bytes = found.data.unwrap_or_default().remove(entry);
+        let bytes = bytes.ok_or_else(|| Error::Auth(format!("{secret} is not there: the Secret has no such key")))?;
+        let text = String::from_utf8(bytes.0).ok().filter(|text| text.len() as u64 <= MOST_BYTES);
+        let text = text.map(SecretString::from).ok_or_else(|| Error::Auth(format!("{secret} is no text of at most {MOST_BYTES} bytes")))?;
         let mut kept = self.kept.lock();
         if kept.len() >= MOST_KEPT {
             kept.clear();
@@ -79,146 +121,116 @@ impl Cluster {
         kept.insert(place, (Instant::now(), text.clone()));
         Ok(text)
     }
+}
 
-    async fn ask(&self, secret: &SecretRef, key: &KubernetesSecret, namespace: &str) -> Result<SecretString, Error> {
-        let is_name =
-            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
-        if !is_name(namespace) || !is_name(&key.name) {
-            return Err(Error::Auth(format!("{secret} cannot be read: that is no name of a Secret, or no namespace")));
-        }
-        let url = format!("{}/api/v1/namespaces/{namespace}/secrets/{}", self.api, key.name);
-        let token = self.account_file(secret, "token")?;
-        let unreachable = |_: reqwest::Error| Error::Unsent(format!("{secret} cannot be read: the API of the cluster does not answer"));
-        let mut header = reqwest::header::HeaderValue::from_str(&format!("Bearer {}", token.trim()))
-            .map_err(|_| Error::Auth(format!("{secret} cannot be read: the service account's token is no token")))?;
-        header.set_sensitive(true);
-        let mut answer = self.client(secret)?.get(url).header(AUTHORIZATION, header).send().await.map_err(unreachable)?;
-        match answer.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Err(Error::Auth(format!("{secret} does not exist in the namespace {namespace}: create it"))),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(Error::Auth(format!(
-                    "{secret} may not be read by acmegate's service account: give it a Role with the verb get for the Secret {} in the namespace {namespace}",
-                    key.name
-                )));
-            }
-            status => return Err(Error::Unsent(format!("{secret} cannot be read: the API of the cluster answers {status}"))),
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > MOST_ANSWER {
-                return Err(Error::Auth(format!("{secret} is too large to be a secret")));
-            }
-        }
-        let answer: Answer = serde_json::from_slice(&body)
-            .map_err(|_| Error::Unsent(format!("{secret} cannot be read: the answer of the cluster's API is no Secret")))?;
-        let encoded = answer.data.get(&key.key).ok_or_else(|| Error::Auth(format!("{secret} is not there: the Secret has no such key")))?;
-        let text = data_encoding::BASE64.decode(encoded.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let text = text.filter(|text| text.len() as u64 <= MOST_BYTES);
-        text.map(SecretString::from).ok_or_else(|| Error::Auth(format!("{secret} is no text of at most {MOST_BYTES} bytes")))
-    }
-
-    /// A client that trusts the cluster's authority, made anew when that changes.
-    fn client(&self, secret: &SecretRef) -> Result<Client, Error> {
-        let authority = self.account_file(secret, "ca.crt")?.into_bytes();
-        let mut current = self.client.lock();
-        if let Some((of, client)) = &*current
-            && *of == authority
-        {
-            return Ok(client.clone());
-        }
-        let unusable = |_: reqwest::Error| Error::Auth(format!("{secret} cannot be read: the service account's ca.crt cannot be used"));
-        let roots = Certificate::from_pem_bundle(&authority).map_err(unusable)?;
-        let builder = Client::builder().timeout(DEADLINE).redirect(reqwest::redirect::Policy::none()).no_proxy();
-        let client = builder.tls_certs_only(roots).build().map_err(unusable)?;
-        *current = Some((authority, client.clone()));
-        Ok(client)
-    }
-
-    fn account_file(&self, secret: &SecretRef, file: &str) -> Result<String, Error> {
-        let path = self.account.join(file);
-        fs::read_to_string(&path).map_err(|error| {
-            Error::Auth(format!("{secret} cannot be read: the service account's {} cannot be read: {error}", path.display()))
-        })
+impl std::fmt::Debug for ClusterSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterSecrets").finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    };
 
-    use axum::{Json, Router, http::HeaderMap, routing::get};
-    use rcgen::CertifiedKey;
+    use axum::{
+        Json, Router,
+        extract::Path,
+        http::StatusCode,
+        response::{IntoResponse, Response},
+        routing::get,
+    };
     use secrecy::ExposeSecret;
     use serde_json::json;
 
     use super::*;
-    use crate::{
-        config::TlsFiles,
-        web::{Clients, Limits, ReloadedTls, testing::Site},
-    };
+    use crate::web::{Limits, testing::Site};
 
-    /// The API server, with the certificate in these files.
-    fn api(files: &TlsFiles) -> Site {
-        let secret = |headers: HeaderMap| async move {
-            let known = headers.get(AUTHORIZATION).is_some_and(|token| token == "Bearer pod-token");
-            let data = json!({ "data": { "token": "czNjcmV0", "broken": "%" } });
-            if known { Ok(Json(data)) } else { Err(StatusCode::UNAUTHORIZED) }
-        };
-        let forbidden = || async { StatusCode::FORBIDDEN };
-        let router = Router::new()
-            .route("/api/v1/namespaces/here/secrets/dns", get(secret))
-            .route("/api/v1/namespaces/there/secrets/dns", get(forbidden));
-        Site::start(router, Limits::default(), Some(ReloadedTls::open(files, Clients::Anonymous).expect("a certificate")))
+    /// An API server with the Secret `here/dns`, which says this status of it from now on.
+    struct Lab {
+        secrets: ClusterSecrets,
+        status: Arc<AtomicU16>,
+        _api: Site,
     }
 
-    /// A certificate for `127.0.0.1`, and its files in a folder.
-    fn certificate(folder: &Path) -> (String, TlsFiles) {
-        let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
-        let files = TlsFiles { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
-        fs::write(&files.certificate, cert.pem()).expect("written");
-        fs::write(&files.key, signing_key.serialize_pem()).expect("written");
-        (cert.pem(), files)
+    impl Lab {
+        fn start() -> Self {
+            let status = Arc::new(AtomicU16::new(200));
+            let says = status.clone();
+            let secret = async move |Path((namespace, name)): Path<(String, String)>| -> Response {
+                let failure = |code: u16| {
+                    (
+                        StatusCode::from_u16(code).unwrap(),
+                        Json(json!({"kind": "Status", "status": "Failure", "code": code, "message": "no", "reason": "No"})),
+                    )
+                };
+                match (&*namespace, &*name, says.load(Ordering::Relaxed)) {
+                    ("here", "dns", 200) => Json(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "dns"}, "data": {"token": "czNjcmV0", "broken": "/w=="}})).into_response(),
+                    ("here", "dns", code) => failure(code).into_response(),
+                    ("there", ..) => failure(403).into_response(),
+                    _ => failure(404).into_response(),
+                }
+            };
+            let api =
+                Site::start(Router::new().route("/api/v1/namespaces/{namespace}/secrets/{name}", get(secret)), Limits::default(), None);
+            let cluster = OnceCell::new_with(Some(Some(Cluster::at(&format!("http://{}", api.address)))));
+            Self { secrets: ClusterSecrets { config: None, cluster, kept: Mutex::default() }, status, _api: api }
+        }
+
+        async fn read(&self, key: &KubernetesSecret) -> Result<String, String> {
+            self.secrets.read(key).await.map(|text| text.expose_secret().to_owned()).map_err(|error| error.to_string())
+        }
+
+        /// As if so much time had passed.
+        fn age(&self, by: Duration) {
+            self.secrets.kept.lock().values_mut().for_each(|(at, _)| *at = at.checked_sub(by).expect("a machine that runs for longer"));
+        }
     }
 
-    fn key(name: &str, key: &str, namespace: Option<&str>) -> KubernetesSecret {
-        KubernetesSecret { name: name.to_owned(), key: key.to_owned(), namespace: namespace.map(str::to_owned) }
+    fn key(namespace: &str, name: &str, key: &str) -> KubernetesSecret {
+        KubernetesSecret { name: name.to_owned(), key: key.to_owned(), namespace: Some(namespace.to_owned()) }
     }
 
     #[tokio::test]
-    async fn a_key_of_a_secret_is_read_by_the_service_account_and_failures_say_what_to_do() {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let account = tempfile::tempdir().expect("a folder");
-        let (authority, files) = certificate(account.path());
-        for (file, text) in [("token", "pod-token\n"), ("namespace", "here"), ("ca.crt", authority.as_str())] {
-            fs::write(account.path().join(file), text).expect("written");
-        }
-        let api = api(&files);
-        let cluster = Cluster::at(format!("https://{}", api.address), account.path().to_owned());
-        let read = async |key: KubernetesSecret| {
-            let secret = SecretRef::Kubernetes(key.clone());
-            cluster.read(&secret, &key).await.map(|text| text.expose_secret().to_owned()).map_err(|error| error.to_string())
-        };
-        assert_eq!(read(key("dns", "token", None)).await.as_deref(), Ok("s3cret"));
+    async fn a_key_is_read_and_failures_say_what_to_do() {
+        let lab = Lab::start();
+        assert_eq!(lab.read(&key("here", "dns", "token")).await.as_deref(), Ok("s3cret"));
         for (asked, said) in [
-            (key("dns", "other", None), "the Secret has no such key"),
-            (key("dns", "broken", None), "is no text"),
-            (key("dns2", "token", None), "does not exist in the namespace here: create it"),
-            (key("dns", "token", Some("there")), "a Role with the verb get for the Secret dns in the namespace there"),
-            (key("../dns", "token", None), "no name of a Secret"),
+            (key("here", "dns", "other"), "the Secret has no such key"),
+            (key("here", "dns", "broken"), "is no text"),
+            (key("here", "dns2", "token"), "does not exist in the namespace here: create it"),
+            (key("there", "dns", "token"), "a Role with the verb get for the Secret dns in the namespace there"),
+            (key("here", "../dns", "token"), "no name of a Secret"),
+            (key("here/../there", "dns", "token"), "no namespace"),
         ] {
-            let error = read(asked).await.expect_err(said);
+            let error = lab.read(&asked).await.expect_err(said);
             assert!(error.contains(said), "{error}");
         }
-        let kept: Vec<_> = cluster.kept.lock().keys().cloned().collect();
-        assert_eq!(kept, [("here".to_owned(), "dns".to_owned(), "token".to_owned())], "failures are not kept");
-        assert!(!format!("{cluster:?}").contains("s3cret"));
+        let default = KubernetesSecret { namespace: None, ..key("", "dns", "token") };
+        let error = lab.read(&default).await.expect_err("the default namespace has none");
+        assert!(error.contains("in the namespace default"), "{error}");
+        assert_eq!(lab.secrets.kept.lock().len(), 1, "failures are not kept");
+        assert!(!format!("{:?}", lab.secrets).contains("s3cret"));
+        let nowhere = ClusterSecrets::new(None).read(&key("here", "dns", "token")).await.expect_err("no cluster").to_string();
+        assert!(nowhere.contains("kubernetes.kubeconfig is not set"), "{nowhere}");
+    }
 
-        // An API server that shows the certificate of another authority is told nothing.
-        let elsewhere = tempfile::tempdir().expect("a folder");
-        fs::write(account.path().join("ca.crt"), certificate(elsewhere.path()).0).expect("written");
-        let error = read(key("dns2", "token", None)).await.expect_err("nobody to trust");
-        assert!(!error.contains("does not exist"), "{error}");
+    #[tokio::test]
+    async fn a_secret_that_is_gone_is_remembered_for_those_who_ask_for_that() {
+        let lab = Lab::start();
+        let token = key("here", "dns", "token");
+        assert!(lab.read(&token).await.is_ok());
+        for status in [404, 403, 500] {
+            lab.status.store(status, Ordering::Relaxed);
+            lab.age(FRESH);
+            assert!(lab.read(&token).await.is_err(), "{status}");
+            let remembered = lab.secrets.read_or_remember(&token).await.expect("remembered");
+            assert_eq!(remembered.expose_secret(), "s3cret");
+        }
+        lab.age(REMEMBERED);
+        assert!(lab.secrets.read_or_remember(&token).await.is_err(), "not for ever");
     }
 }

@@ -12,7 +12,7 @@ use k8s_openapi::{
         authorization::v1::{
             ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview, SubjectAccessReviewSpec,
         },
-        core::v1::Namespace,
+        core::v1::{Namespace, Secret},
     },
     kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
@@ -67,6 +67,9 @@ pub(super) enum Unasked {
     /// There was no answer, or no sensible one.
     Failed(String),
 }
+
+/// A namespace, and a name in it.
+pub(super) type Place = (String, String);
 
 /// An answer, or why there is none.
 pub(super) type Asked<T> = Result<T, Unasked>;
@@ -150,6 +153,16 @@ impl Asker {
     pub(super) async fn anybody_may_call(&self, webhook: &config::Webhook) -> Asked<bool> {
         let (namespace, name) = (STRANGER.0.to_owned(), STRANGER.1.to_owned());
         self.may_call(&ServiceAccount { namespace, name }, webhook).await
+    }
+
+    /// Whether there are these Secrets, by namespace and name, and whether we may read them. Nothing of what is in them is asked for.
+    pub(super) async fn secrets(&self, places: BTreeSet<Place>) -> BTreeMap<Place, Asked<()>> {
+        let one = async |place: Place| {
+            let api: Api<Secret> = Api::namespaced(self.client.clone(), &place.0);
+            let found = ask(api.get_metadata(&place.1)).await.map(drop);
+            (place, found)
+        };
+        join_all(places.into_iter().map(one)).await.into_iter().collect()
     }
 
     /// The issuers of a kind.

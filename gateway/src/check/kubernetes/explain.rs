@@ -29,6 +29,9 @@ const MEANINGS: &[(&str, &str, Remedy)] = &[
     ("config: ", "acmegate refuses the issuer's config", Remedy::Config),
     ("config must be an object", "acmegate refuses the issuer's config", Remedy::Config),
     ("acmegate has no backend ", "acmegate refuses the issuer's config", Remedy::Config),
+    (" has no credential of its own", "acmegate refuses the issuer's config", Remedy::Config),
+    (" works without a Secret of an issuer", "acmegate refuses the issuer's config", Remedy::Config),
+    ("may not be read by acmegate's service account", "acmegate may not read the issuer's Secret", Remedy::Rung("issuers")),
     ("belongs to an acme-dns account", "the CNAME leads to somebody else's name", Remedy::Name),
     (" has no zone around ", "acmegate cannot write the zone of the name", Remedy::Name),
     ("no zone that acmegate can write", "acmegate cannot write the zone of the name", Remedy::Name),
@@ -98,12 +101,14 @@ mod tests {
             let reason = refusal(rules);
             assert_eq!(meaning(&reason).1, Remedy::Policy, "{reason}");
         }
-        for config in [json!(5), json!({"url": "x"}), json!({"backend": 5})] {
+        for config in [json!(5), json!({"url": "x"}), json!({"backend": 5}), json!({"secret": 5}), json!({"secret": {"name": "x"}})] {
             let reason = wanted(&config).unwrap_err();
             assert_eq!(meaning(&reason).1, Remedy::Config, "{reason}");
         }
         for (error, remedy) in [
             (ClaimError::NoBackend("x".into()), Remedy::Config),
+            (ClaimError::NeedsSecret("x".into()), Remedy::Config),
+            (ClaimError::OwnCredential("x".into()), Remedy::Config),
             (ClaimError::NoZone(example.clone()), Remedy::Name),
             (ClaimError::NotServed { backend: "x".into(), owner: example.clone() }, Remedy::Name),
             (ClaimError::Backend("it refuses".into()), Remedy::Name),
@@ -124,6 +129,10 @@ mod tests {
             ("error trying to reach service: x509: certificate signed by unknown authority", Remedy::Rung("ca_bundle")),
             ("the server could not find the requested resource (post acmegat.acme.acmegate.io)", Remedy::Rung("issuers")),
             ("Waiting for DNS-01 challenge propagation: DNS record for \"example.com\" not yet propagated", Remedy::Name),
+            (
+                "the DNS backend has not taken the value yet: the key token of the Secret dns may not be read by acmegate's service account",
+                Remedy::Rung("issuers"),
+            ),
             ("", Remedy::CertManager),
             ("something new", Remedy::CertManager),
         ] {

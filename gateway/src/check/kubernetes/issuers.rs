@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     super::report::{Outcome, Rung, RungId},
-    ask::{Asked, Listed, Unasked},
+    ask::{Asked, Listed, Place, Unasked},
     text::{count_of, first, short},
 };
 use crate::{
@@ -24,6 +24,8 @@ const EMBEDDED: &str = "embedded";
 const SLIPS: usize = 2;
 /// Solvers of one issuer that are looked at.
 const MOST_SOLVERS: usize = 100;
+/// Secrets of issuers that are asked about.
+const MOST_SECRETS: usize = 50;
 /// Characters of a name that are read; ours have fewer.
 const LONGEST_NAME: usize = 260;
 const RIGHT: &str = "{apiGroups: [cert-manager.io], resources: [issuers, clusterissuers], verbs: [list]}";
@@ -58,7 +60,7 @@ pub(super) struct Ours<'a> {
     /// The solver.
     pub(super) solver: &'a str,
     /// The backends of the configuration, `embedded` among them if there is an embedded zone.
-    pub(super) backends: Vec<&'a str>,
+    pub(super) backends: Vec<Backend<'a>>,
     /// Who may have what written.
     pub(super) policy: &'a Policy,
     /// All API groups that the API server has; `None` if they are not known.
@@ -67,12 +69,31 @@ pub(super) struct Ours<'a> {
     pub(super) labels: Option<BTreeMap<String, BTreeMap<String, String>>>,
     /// What counts as the namespace of a ClusterIssuer.
     pub(super) cluster_namespace: &'a str,
+    /// What is known of the Secrets that issuers name.
+    pub(super) secrets: BTreeMap<Place, Asked<()>>,
 }
 
-/// The names of the backends that an issuer may pick.
-pub(super) fn backends(config: &Config) -> Vec<&str> {
+/// A backend that an issuer may pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Backend<'a> {
+    name: &'a str,
+    /// It works with Secrets of issuers alone.
+    lent: bool,
+}
+
+/// The backends that an issuer may pick.
+pub(super) fn backends(config: &Config) -> Vec<Backend<'_>> {
     let embedded = config.dns.as_ref().is_some_and(|dns| !dns.zones.is_empty());
-    embedded.then_some(EMBEDDED).into_iter().chain(config.backends.iter().map(|backend| &*backend.name)).collect()
+    let embedded = embedded.then_some(Backend { name: EMBEDDED, lent: false });
+    embedded.into_iter().chain(config.backends.iter().map(|backend| Backend { name: &backend.name, lent: backend.is_lent() })).collect()
+}
+
+/// The Secrets of the issuers that mean us and name one that they may.
+pub(super) fn secrets(lists: [&Asked<Listed<Issuer>>; 2], ours: &Ours<'_>) -> BTreeSet<Place> {
+    let issuers = lists.into_iter().filter_map(|list| list.as_ref().ok()).flat_map(|list| &list.found);
+    let solvers = issuers.flat_map(|issuer| issuer.solvers.iter().map(move |solver| (issuer, solver)));
+    let ours_alone = solvers.filter(|(_, solver)| matches!(addressed(solver, ours), Addressed::Us));
+    ours_alone.filter_map(|(issuer, solver)| allowed(issuer, solver, ours).ok().flatten()).take(MOST_SECRETS).collect()
 }
 
 impl Issuer {
@@ -199,12 +220,8 @@ fn findings(issuer: &Issuer, ours: &Ours<'_>) -> (bool, Vec<(usize, Finding)>) {
             Addressed::Others => continue,
             Addressed::Us => {
                 means_us = true;
-                issuer
-                    .unready
-                    .iter()
-                    .map(|message| warning(format!("the issuer is not Ready: {message}")))
-                    .chain(allowed(issuer, solver, ours))
-                    .collect()
+                let unready = issuer.unready.iter().map(|message| warning(format!("the issuer is not Ready: {message}")));
+                unready.chain(refused(issuer, solver, ours)).collect()
             }
             Addressed::Nobody(finding) => vec![finding],
         };
@@ -244,39 +261,61 @@ fn addressed(solver: &Solver, ours: &Ours<'_>) -> Addressed {
 }
 
 /// What we would say to every challenge of a solver that means us.
-fn allowed(issuer: &Issuer, solver: &Solver, ours: &Ours<'_>) -> Option<Finding> {
-    let wanted = match &solver.wanted {
-        Ok(wanted) => wanted,
-        Err(refusal) => return Some(failed(refusal.clone())),
+fn refused(issuer: &Issuer, solver: &Solver, ours: &Ours<'_>) -> Option<Finding> {
+    let place = match allowed(issuer, solver, ours) {
+        Ok(place) => place?,
+        Err(finding) => return Some(finding),
     };
-    if let Some(backend) = wanted.backend.as_deref().filter(|backend| !ours.backends.contains(backend)) {
-        let known = if ours.backends.is_empty() { "none".to_owned() } else { ours.backends.join(", ") };
-        return Some(failed(format!("config: the backend {backend} is not configured here; known: {known}")));
+    let (namespace, name) = &place;
+    match ours.secrets.get(&place)? {
+        Err(Unasked::Missing) => Some(failed(format!("config: there is no Secret {name} in the namespace {namespace}: create it"))),
+        Err(Unasked::Forbidden) => Some(failed(format!(
+            "config: we may not read the Secret {name} in the namespace {namespace}: grant it by a Role \
+             {{apiGroups: [\"\"], resources: [secrets], resourceNames: [{name}], verbs: [get]}} (the chart's value is secrets.namespaces)"
+        ))),
+        Ok(()) | Err(Unasked::Unauthorized | Unasked::Failed(_)) => None,
     }
+}
+
+/// The Secret that a solver which means us names, if it names one and may.
+fn allowed(issuer: &Issuer, solver: &Solver, ours: &Ours<'_>) -> Result<Option<Place>, Finding> {
+    let wanted = solver.wanted.as_ref().map_err(|refusal| failed(refusal.clone()))?;
+    check_backend(wanted, ours)?;
     let namespace = issuer.namespace.as_deref().unwrap_or(ours.cluster_namespace);
-    let rules = match rules_for(namespace, ours) {
-        Ok(rules) => rules,
-        Err(Miss::Labels) => {
-            return Some(warning(format!(
-                "whether a rule of webhook.policy is for the namespace {namespace} is not known, as its labels are not"
-            )));
-        }
-        Err(_) if issuer.namespace.is_none() => {
-            return Some(warning(format!(
-                "no rule of webhook.policy is for the namespace {namespace}, as one of which a ClusterIssuer counts (unless cert-manager's --cluster-resource-namespace is another)"
-            )));
-        }
-        Err(_) => {
-            return Some(failed(format!("no rule of webhook.policy is for the namespace {namespace}: add it to the namespaces of one")));
-        }
-    };
+    let rules = rules_for(namespace, ours).map_err(|miss| match miss {
+        Miss::Labels => warning(format!("whether a rule of webhook.policy is for the namespace {namespace} is not known, as its labels are not")),
+        _ if issuer.namespace.is_none() => warning(format!(
+            "no rule of webhook.policy is for the namespace {namespace}, as one of which a ClusterIssuer counts (unless cert-manager's --cluster-resource-namespace is another)"
+        )),
+        _ => failed(format!("no rule of webhook.policy is for the namespace {namespace}: add it to the namespaces of one")),
+    })?;
     if let Some(backend) = &wanted.backend
         && !rules.iter().any(|rule| rule.backends.as_ref().is_none_or(|allowed| allowed.contains(backend)))
     {
-        return Some(failed(format!("config: no rule of webhook.policy lets the namespace {namespace} use the backend {backend}")));
+        return Err(failed(format!("config: no rule of webhook.policy lets the namespace {namespace} use the backend {backend}")));
     }
-    (wanted.secret && !rules.iter().any(|rule| rule.secrets))
-        .then(|| failed(format!("config: no rule of webhook.policy lets the namespace {namespace} use a Secret: set secrets: true in one")))
+    if wanted.secret.is_some() && !rules.iter().any(|rule| rule.secrets) {
+        let text = format!("config: no rule of webhook.policy lets the namespace {namespace} use a Secret: set secrets: true in one");
+        return Err(failed(text));
+    }
+    Ok(wanted.secret.as_ref().map(|secret| (namespace.to_owned(), secret.clone())))
+}
+
+/// Whether there is the backend that is wanted, and whether it goes with a Secret, or without one.
+fn check_backend(wanted: &Wanted, ours: &Ours<'_>) -> Result<(), Finding> {
+    let Some(name) = wanted.backend.as_deref() else { return Ok(()) };
+    let Some(backend) = ours.backends.iter().find(|backend| backend.name == name) else {
+        let known: Vec<&str> = ours.backends.iter().map(|backend| backend.name).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(failed(format!("config: the backend {name} is not configured here; known: {known}")));
+    };
+    match (backend.lent, &wanted.secret) {
+        (true, None) => {
+            Err(failed(format!("config: the backend {name} has no credential of its own: name a Secret by secret: {{name: …}}")))
+        }
+        (false, Some(_)) => Err(failed(format!("config: the backend {name} works without a Secret of an issuer: remove the key secret"))),
+        (true, Some(_)) | (false, None) => Ok(()),
+    }
 }
 
 /// The rules that mean a namespace.

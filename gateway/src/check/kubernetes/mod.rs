@@ -25,6 +25,7 @@ mod rights;
 mod text;
 
 use std::{
+    collections::BTreeMap,
     fmt::{self, Write as _},
     str::FromStr,
     time::Duration,
@@ -128,7 +129,7 @@ async fn climb(asker: &Asker, config: &Config, webhook: &config::Webhook, reques
     );
     let ((found, served), (mine, theirs, everybodys), ((namespaced, cluster_wide), challenges, groups, labels)) =
         join3(Box::pin(lookups), Box::pin(reviews), Box::pin(lists)).await;
-    let ours = Ours {
+    let mut ours = Ours {
         group: &webhook.group,
         solver: &webhook.solver,
         backends: issuers::backends(config),
@@ -136,7 +137,9 @@ async fn climb(asker: &Asker, config: &Config, webhook: &config::Webhook, reques
         groups: groups.ok(),
         labels,
         cluster_namespace: &account.namespace,
+        secrets: BTreeMap::new(),
     };
+    ours.secrets = asker.secrets(issuers::secrets([&namespaced, &cluster_wide], &ours)).await;
     vec![
         server,
         apiservice::judge(&api_service_name(webhook), &found, webhook.service.as_ref(), user),

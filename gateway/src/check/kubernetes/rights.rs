@@ -67,7 +67,8 @@ pub(super) fn needed(config: &Config, webhook: &config::Webhook, own: &str) -> V
     });
     let secrets = config.backends.iter().flat_map(|backend| backend.settings.secrets()).filter_map(|(_, secret)| match secret {
         SecretRef::Kubernetes(secret) => Some((secret.namespace.unwrap_or_else(|| own.to_owned()), secret.name)),
-        SecretRef::File(_) | SecretRef::Env(_) => None,
+        // Which Secrets issuers have is not in the configuration: see the rung `issuers`.
+        SecretRef::File(_) | SecretRef::Env(_) | SecretRef::Issuer(_) => None,
     });
     // One Secret may have many keys.
     for (namespace, name) in secrets.collect::<BTreeSet<_>>() {

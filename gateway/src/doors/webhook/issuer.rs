@@ -9,8 +9,8 @@ use super::payload::Challenge;
 pub(crate) struct Wanted {
     /// The backend that shall write; `None` is the one with the longest zone.
     pub(crate) backend: Option<String>,
-    /// It names a Secret.
-    pub(crate) secret: bool,
+    /// The Secret that it shall work with, in the issuer's namespace.
+    pub(crate) secret: Option<String>,
 }
 
 /// Reads `webhook.config` of an issuer.
@@ -21,7 +21,7 @@ pub(crate) fn wanted(config: &Value) -> Result<Wanted, String> {
     let request = json!({"request": {"config": config}}).to_string();
     let challenge = Challenge::parse(request.as_bytes(), "").map_err(|status| status.message().to_owned())?;
     let selection = challenge.selection().map_err(|invalid| invalid.to_string())?;
-    Ok(Wanted { backend: selection.backend.map(|backend| backend.as_str().to_owned()), secret: selection.secret })
+    Ok(Wanted { backend: selection.backend, secret: selection.secret })
 }
 
 #[cfg(test)]
@@ -31,7 +31,9 @@ mod tests {
     #[test]
     fn an_issuer_is_read_as_present_reads_it() {
         assert_eq!(wanted(&Value::Null), Ok(Wanted::default()));
-        assert_eq!(wanted(&json!({"backend": "corp"})), Ok(Wanted { backend: Some("corp".to_owned()), secret: false }));
+        let (corp, dns) = (Some("corp".to_owned()), Some("dns".to_owned()));
+        assert_eq!(wanted(&json!({"backend": "corp"})), Ok(Wanted { backend: corp.clone(), secret: None }));
+        assert_eq!(wanted(&json!({"backend": "corp", "secret": {"name": "dns"}})), Ok(Wanted { backend: corp, secret: dns }));
         let error = wanted(&json!({"url": "https://example.com/"})).unwrap_err();
         assert!(error.starts_with("config: the key \"url\" is not known"), "{error}");
     }

@@ -1,10 +1,13 @@
 //! `ChallengePayload`: what cert-manager asks, and what it is told.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use authdns::Name;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{Error, Unexpected},
+};
 use serde_json::value::RawValue;
 
 use super::{PAYLOAD_GROUP, PAYLOAD_KIND, VERSION, status::Status};
@@ -47,13 +50,23 @@ pub(super) struct Challenge {
     fields: Fields,
 }
 
-/// What an issuer's `config` asks for. It names things of acmegate's own configuration and nothing else: no URL, no other namespace.
+/// What an issuer's `config` asks for. It names things of acmegate's own configuration, and a Secret beside the issuer: no URL, no other namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Selection {
-    /// The backend that shall write; `None` is the one with the longest zone.
-    pub(super) backend: Option<Backend>,
-    /// It names a Secret.
-    pub(super) secret: bool,
+    /// The name of the backend that shall write; `None` is the one with the longest zone.
+    pub(super) backend: Option<String>,
+    /// The name of the Secret that it shall work with, in the namespace of the issuer.
+    pub(super) secret: Option<String>,
+}
+
+impl Selection {
+    /// The backend that is meant, for an issuer of this namespace.
+    pub(super) fn backend_in(&self, namespace: &str) -> Option<Backend> {
+        self.backend.as_deref().map(|backend| match &self.secret {
+            Some(secret) => Backend::with_secret(backend, namespace, secret),
+            None => backend.into(),
+        })
+    }
 }
 
 /// What to do.
@@ -86,7 +99,16 @@ pub(super) enum Invalid {
         "config: backend must be the name of a backend of acmegate's configuration, or \"embedded\", as a text; known keys: {CONFIG_KEYS}"
     )]
     ConfigBackend,
+    #[error(
+        "config: secret must be {{\"name\": \"…\"}}, the name of a Secret in the issuer's own namespace and nothing else; known keys: {CONFIG_KEYS}"
+    )]
+    ConfigSecret,
+    #[error("config: a secret is for one backend: name that, too; known keys: {CONFIG_KEYS}")]
+    ConfigSecretAlone,
 }
+
+/// Characters of a parser's complaint that are repeated.
+const LONGEST_COMPLAINT: usize = 200;
 
 /// What the issuer's `config` may hold.
 const CONFIG_KEYS: &str = "backend, secret";
@@ -98,8 +120,8 @@ impl Challenge {
     /// A 400 that says what is wrong.
     pub(super) fn parse(body: &[u8], group: &str) -> Result<Self, Status> {
         let malformed =
-            |error: serde_json::Error| Status::new(StatusCode::BAD_REQUEST, format!("the body is not a {PAYLOAD_KIND}: {error}"));
-        let payload: Payload = serde_json::from_slice(body).map_err(malformed)?;
+            |error: serde_json::Error| Status::new(StatusCode::BAD_REQUEST, format!("the body is not a {PAYLOAD_KIND}: {}", brief(&error)));
+        let payload: Payload = object(body).map_err(malformed)?;
         let known = |api_version: &str| [PAYLOAD_GROUP, group].iter().any(|group| api_version.strip_prefix(group) == Some("/v1alpha1"));
         if payload.api_version.is_some_and(|given| !given.is_empty() && !known(&given))
             || payload.kind.is_some_and(|given| !given.is_empty() && given != PAYLOAD_KIND)
@@ -110,7 +132,7 @@ impl Challenge {
         let Some(raw) = payload.request else {
             return Err(Status::new(StatusCode::BAD_REQUEST, format!("the {PAYLOAD_KIND} has no request")));
         };
-        let fields = serde_json::from_str(raw.get()).map_err(malformed)?;
+        let fields = object(raw.get().as_bytes()).map_err(malformed)?;
         Ok(Self { raw, fields })
     }
 
@@ -165,11 +187,14 @@ impl Challenge {
                 "backend" => {
                     let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
                     let name = value.as_str().filter(|name| (1..=63).contains(&name.len()) && name.bytes().all(letter));
-                    selection.backend = Some(name.ok_or(Invalid::ConfigBackend)?.into());
+                    selection.backend = Some(name.ok_or(Invalid::ConfigBackend)?.to_owned());
                 }
-                "secret" => selection.secret = true,
+                "secret" => selection.secret = Some(secret_name(value).ok_or(Invalid::ConfigSecret)?.to_owned()),
                 _ => return Err(Invalid::ConfigKey(Quoted::new(key))),
             }
+        }
+        if selection.secret.is_some() && selection.backend.is_none() {
+            return Err(Invalid::ConfigSecretAlone);
         }
         Ok(selection)
     }
@@ -204,6 +229,28 @@ impl Challenge {
     }
 }
 
+/// Reads an object: serde would take an array of its fields, too.
+fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    if json.trim_ascii_start().starts_with(b"[") {
+        return Err(Error::invalid_type(Unexpected::Seq, &"an object"));
+    }
+    serde_json::from_slice(json)
+}
+
+/// `{"name": "dns-token"}`, and not one key more; a name as Kubernetes has it (RFC 1123 subdomain).
+fn secret_name(reference: &serde_json::Value) -> Option<&str> {
+    let reference = reference.as_object().filter(|reference| reference.len() == 1)?;
+    let end = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    reference.get("name")?.as_str().filter(|name| {
+        name.len() <= 253
+            && name.split('.').all(|part| {
+                part.bytes().all(|byte| end(byte) || byte == b'-')
+                    && part.bytes().next().is_some_and(end)
+                    && part.bytes().last().is_some_and(end)
+            })
+    })
+}
+
 fn text(field: &Option<String>) -> &str {
     field.as_deref().unwrap_or_default()
 }
@@ -232,6 +279,16 @@ struct Failure {
     message: String,
 }
 
+/// What the parser says; it quotes what it did not expect, however long that is.
+fn brief(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let mut brief: String = said.chars().filter(|c| !c.is_control()).take(LONGEST_COMPLAINT).collect();
+    if brief.len() < said.len() {
+        let _ = write!(brief, "… at line {} column {}", error.line(), error.column());
+    }
+    brief
+}
+
 /// A piece of the request in a message: quoted, escaped, and short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Quoted(String);
@@ -255,131 +312,6 @@ impl fmt::Display for Quoted {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const GROUP: &str = "acme.corp.test";
-
-    fn challenge(request: &str) -> Challenge {
-        Challenge::parse(format!("{{\"request\":{request}}}").as_bytes(), GROUP).unwrap()
-    }
-
-    #[test]
-    fn the_envelope_may_name_its_kind_or_not() {
-        let parse = |envelope: &str| Challenge::parse(format!("{{{envelope}\"request\":{{}}}}").as_bytes(), GROUP).map(|_| ());
-        assert_eq!(parse(""), Ok(()));
-        assert_eq!(parse(r#""apiVersion":"webhook.acme.cert-manager.io/v1alpha1","kind":"ChallengePayload","#), Ok(()));
-        assert_eq!(parse(r#""apiVersion":"acme.corp.test/v1alpha1","kind":"ChallengePayload","#), Ok(()));
-        assert_eq!(parse(r#""apiVersion":null,"kind":"","metadata":{},"#), Ok(()));
-        assert!(parse(r#""apiVersion":"v1","kind":"Pod","#).is_err());
-        assert!(parse(r#""kind":"Pod","#).is_err());
-        assert!(parse(r#""kind":5,"#).is_err());
-    }
-
-    #[test]
-    fn the_request_is_needed() {
-        for body in ["", "{}", "null", "[]", "{\"request\":null}", "{\"request\":5}", "{\"request\":{\"key\":5}}"] {
-            assert!(Challenge::parse(body.as_bytes(), GROUP).is_err(), "{body}");
-        }
-    }
-
-    #[test]
-    fn the_reply_echoes_the_request_as_it_came() {
-        let request = r#"{ "uid":"u-1", "config":{"b":1.0,"a":[ ]},"action":"Present"}"#;
-        let challenge = challenge(request);
-        let reply = serde_json::to_string(&challenge.reply(Ok(()))).unwrap();
-        let expected = format!(
-            r#"{{"apiVersion":"webhook.acme.cert-manager.io/v1alpha1","kind":"ChallengePayload","request":{request},"response":{{"uid":"u-1","success":true}}}}"#
-        );
-        assert_eq!(reply, expected);
-    }
-
-    #[test]
-    fn a_failure_is_never_silent() {
-        let challenge = challenge("{}");
-        let reply = serde_json::to_string(&challenge.reply(Err(""))).unwrap();
-        assert!(
-            reply.ends_with(r#""success":false,"status":{"status":"Failure","message":"the request failed; acmegate's log says why"}}}"#),
-            "{reply}"
-        );
-    }
-
-    #[test]
-    fn fields_are_checked() {
-        assert!(challenge(r#"{"type":"http-01"}"#).check_type().is_err());
-        assert!(challenge("{}").check_type().is_ok());
-        assert!(challenge(r#"{"action":"present"}"#).action().is_err());
-        assert!(challenge(r#"{"key":"123d=="}"#).value().is_ok());
-        assert!(challenge(r#"{"key":""}"#).value().is_err());
-        assert!(challenge(r#"{"resolvedFQDN":"a..b"}"#).owner().is_err());
-        for (namespace, good) in [("cert-manager", true), ("", false), ("a/b", false), ("-a", false), ("A", false)] {
-            let request = format!(r#"{{"resourceNamespace":"{namespace}"}}"#);
-            assert_eq!(challenge(&request).namespace().is_ok(), good, "{namespace}");
-        }
-        let holder = |name: &str| challenge(&format!(r#"{{"resourceNamespace":"ns","dnsName":"{name}"}}"#)).holder();
-        assert_eq!(holder("Example.COM."), holder("example.com"));
-        assert_eq!(holder("example.com").unwrap(), Holder::webhook("ns", "example.com"));
-    }
-
-    #[test]
-    fn an_issuer_s_config_picks_a_backend_and_nothing_else() {
-        let selection = |config: &str| challenge(&format!("{{\"config\":{config}}}")).selection().map_err(|error| error.to_string());
-        assert_eq!(challenge("{}").selection(), Ok(Selection::default()));
-        for nothing in ["null", "{}", " { } "] {
-            assert_eq!(selection(nothing), Ok(Selection::default()), "{nothing}");
-        }
-        let picked = |backend: &str| Ok(Selection { backend: Some(backend.into()), secret: false });
-        assert_eq!(selection(r#"{"backend": "corp-aws"}"#), picked("corp-aws"));
-        assert_eq!(selection(r#"{"backend": "embedded"}"#), Ok(Selection { backend: Some(Backend::Embedded), secret: false }));
-        assert_eq!(selection(r#"{"secret": {"name": "dns"}}"#), Ok(Selection { backend: None, secret: true }));
-        let long = "x".repeat(100_000);
-        for (config, error) in [
-            ("[]", Invalid::Config),
-            ("5", Invalid::Config),
-            (r#""corp-aws""#, Invalid::Config),
-            (&format!(r#""{long}""#), Invalid::Config),
-            (&format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)), Invalid::Config),
-            (&format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000)), Invalid::Config),
-            (r#"{"url": "https://attacker.test/"}"#, Invalid::ConfigKey(Quoted::new("url"))),
-            (r#"{"Backend": "corp-aws"}"#, Invalid::ConfigKey(Quoted::new("Backend"))),
-            (r#"{"backend": "corp-aws", "namespace": "kube-system"}"#, Invalid::ConfigKey(Quoted::new("namespace"))),
-            (&format!(r#"{{"{long}": 1}}"#), Invalid::ConfigKey(Quoted::new(&long))),
-            (r#"{"backend": 5}"#, Invalid::ConfigBackend),
-            (r#"{"backend": null}"#, Invalid::ConfigBackend),
-            (r#"{"backend": ["corp-aws"]}"#, Invalid::ConfigBackend),
-            (r#"{"backend": ""}"#, Invalid::ConfigBackend),
-            (r#"{"backend": "https://attacker.test/"}"#, Invalid::ConfigBackend),
-            (&format!(r#"{{"backend": "{long}"}}"#), Invalid::ConfigBackend),
-        ] {
-            let message = selection(config).expect_err(config.get(..80).unwrap_or(config));
-            assert_eq!(message, error.to_string());
-            assert!(message.len() < 300 && message.contains("backend, secret"), "{message}");
-        }
-    }
-
-    #[test]
-    fn what_is_quoted_is_short_and_escaped() {
-        let long = format!(r#"{{"action":"\u001b[31m{}"}}"#, "x".repeat(5_000));
-        let message = challenge(&long).action().unwrap_err().to_string();
-        assert!(message.len() < 200 && !message.contains('\u{1b}'), "{message}");
-    }
-
-    proptest! {
-        #[test]
-        fn never_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Challenge::parse(&body, GROUP);
-        }
-
-        #[test]
-        fn never_panics_on_any_fields(texts in prop::collection::vec(any::<String>(), 6)) {
-            let request = serde_json::json!({"action": texts[0], "type": texts[1], "dnsName": texts[2], "key": texts[3],
-                "resourceNamespace": texts[4], "resolvedFQDN": texts[5], "config": {texts[5].as_str(): texts[4], "backend": texts[0]}});
-            let challenge = challenge(&request.to_string());
-            let _ = (challenge.action(), challenge.check_type(), challenge.value(), challenge.owner(), challenge.holder());
-            let _ = challenge.selection();
-            prop_assert!(serde_json::to_string(&challenge.reply(Err("no"))).is_ok());
-        }
-    }
-}
+mod fuzz;
+#[cfg(test)]
+mod tests;

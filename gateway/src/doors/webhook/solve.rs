@@ -150,25 +150,24 @@ impl Solver {
         let owner = challenge.owner()?;
         let holder = challenge.holder()?;
         let selection = challenge.selection()?;
-        // Who may not write the name at all has no provider asked on its behalf.
-        self.check(challenge, &owner, selection.backend.as_ref(), selection.secret)?;
+        let wanted = selection.backend_in(challenge.namespace()?);
+        chosen.clone_from(&wanted);
+        // Who may not write the name at all has no provider asked on its behalf, and no Secret read.
+        self.check(challenge, &owner, wanted.as_ref())?;
         if self.ledger.zone_of(&owner).is_some_and(|zone| is_account_name(&owner, &zone)) {
             return Err(Failure::AccountName(owner));
         }
         let deadline = Instant::now() + PATIENCE;
         let (ledger, name) = (self.ledger.clone(), owner.clone());
         let lane = in_time(deadline, async move {
-            match selection.backend {
+            match wanted {
                 Some(backend) => ledger.lane_in(&backend, &name).await,
                 None => ledger.lane_of(&name).await,
             }
         });
         let backend = lane.await?.backend;
         *chosen = Some(backend.clone());
-        self.check(challenge, &owner, Some(&backend), selection.secret)?;
-        if selection.secret {
-            return Err(Failure::NoSecrets);
-        }
+        self.check(challenge, &owner, Some(&backend))?;
         // The backend that was allowed is the one that is claimed at, whatever zones come and go meanwhile.
         let request = Request { holder, owner, value, backend: Some(backend), lifetime: Some(LIFETIME), keep: None };
         let ledger = self.ledger.clone();
@@ -195,11 +194,11 @@ impl Solver {
     /// Would this be refused if it were presented, as far as that can be told without asking a provider?
     fn check_clean_up(&self, challenge: &Challenge) -> Result<(), Failure> {
         let (owner, selection) = (challenge.owner()?, challenge.selection()?);
-        self.check(challenge, &owner, selection.backend.as_ref(), selection.secret)
+        self.check(challenge, &owner, selection.backend_in(challenge.namespace()?).as_ref())
     }
 
     /// Asks the policy; without a backend, whether it allows any.
-    fn check(&self, challenge: &Challenge, owner: &Name, backend: Option<&Backend>, secret: bool) -> Result<(), Failure> {
+    fn check(&self, challenge: &Challenge, owner: &Name, backend: Option<&Backend>) -> Result<(), Failure> {
         let (namespace, dns_name) = (challenge.namespace()?, challenge.dns_name()?);
         let labels = self.namespaces.labels(namespace);
         let attempt = Attempt {
@@ -207,8 +206,8 @@ impl Solver {
             labels: labels.as_ref(),
             dns_name: dns_name.as_ref(),
             owner,
-            backend: backend.map(Backend::as_str),
-            secret,
+            backend: backend.map(Backend::configured),
+            secret: backend.is_some_and(|backend| backend.secret().is_some()),
             zones: &self.zones,
         };
         Ok(self.policy.allows(&attempt).map(drop)?)
@@ -244,8 +243,6 @@ enum Failure {
     AccountName(Name),
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("config: this acmegate does not take Secrets of issuers: remove the key secret")]
-    NoSecrets,
     #[error(transparent)]
     Claim(#[from] ClaimError),
     #[error("acmegate failed; its log says why")]
@@ -268,8 +265,13 @@ impl Failure {
             Self::Invalid(_)
             | Self::AccountName(_)
             | Self::Refused(_)
-            | Self::NoSecrets
-            | Self::Claim(ClaimError::NoZone(_) | ClaimError::NoBackend(_) | ClaimError::NotServed { .. }) => OutcomeLabel::refused,
+            | Self::Claim(
+                ClaimError::NoZone(_)
+                | ClaimError::NoBackend(_)
+                | ClaimError::NeedsSecret(_)
+                | ClaimError::OwnCredential(_)
+                | ClaimError::NotServed { .. },
+            ) => OutcomeLabel::refused,
             Self::Claim(ClaimError::InProgress) => OutcomeLabel::in_progress,
             Self::Claim(ClaimError::Backend(_) | ClaimError::Full(_) | ClaimError::Store(_)) | Self::Defect => OutcomeLabel::failed,
         }

@@ -145,6 +145,7 @@ async fn present_and_clean_up_may_be_repeated() {
             "acmegate_webhook_requests_total{namespace=\"cert-manager\",action=\"present\",outcome=\"ok\"} 2"
         ]
     );
+    assert_eq!(door.bench.metrics("acmegate_webhook_request_seconds_count"), ["acmegate_webhook_request_seconds_count 4"]);
 }
 
 #[tokio::test]
@@ -256,7 +257,7 @@ async fn the_policy_decides_what_is_presented() {
         // The CNAME of a tenant leads to somebody else's place.
         json!({"resolvedFQDN": format!("b.example.com.{ZONE}.")}),
         json!({"dnsName": "", "resolvedFQDN": format!("b.example.com.{ZONE}.")}),
-        json!({"config": {"secret": {"name": "dns"}}}),
+        json!({"config": {"backend": "corp", "secret": {"name": "dns"}}}),
         json!({"resourceNamespace": "team-b", "config": {"backend": "corp"}}),
     ] {
         messages.push(door.fails(&with(changes)).await);

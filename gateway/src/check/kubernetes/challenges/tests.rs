@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -46,6 +46,7 @@ fn judged_at(found: Vec<DynamicObject>, now: &str) -> Rung {
         groups: Some(BTreeSet::new()),
         labels: None,
         cluster_namespace: "cert-manager",
+        secrets: BTreeMap::new(),
     };
     let issuer =
         |kind: &str, metadata: Value| Ok(Listed { found: vec![Issuer::read(kind, &object(json!({"metadata": metadata})))], whole: true });
@@ -188,6 +189,7 @@ fn what_cannot_be_listed_is_told() {
         groups: None,
         labels: None,
         cluster_namespace: "cert-manager",
+        secrets: BTreeMap::new(),
     };
     let none = Err(Unasked::Missing);
     let judge = |listed| judge(&listed, [&none, &none], &ours, STUCK_AFTER, Timestamp::UNIX_EPOCH, "robot");

@@ -17,11 +17,12 @@ webhook:
   solver: gate
   policy:
   - {namespaces: [cert-manager], names: ["*"]}
-  - {namespaces: [team-a], names: [a.example.com], backends: [corp], secrets: true}
-  - {namespaces: [team-b], names: [b.example.com], backends: [embedded]}
+  - {namespaces: [team-a], names: [a.example.com], backends: [corp, tenants], secrets: true}
+  - {namespaces: [team-b], names: [b.example.com], backends: [embedded, tenants]}
   - {selector: {matchLabels: {team: c}}, names: [c.example.com]}
 backends:
 - {name: corp, provider: rfc2136, zones: [example.com], settings: {server: "127.0.0.1:53"}}
+- {name: tenants, provider: cloudflare, settings: {token: {issuer: token}}}
 "#;
 
 fn config() -> Config {
@@ -57,6 +58,7 @@ fn ours<'a>(config: &'a Config, groups: Option<&[&str]>, labels: bool) -> Ours<'
         groups: groups.map(|groups| groups.iter().map(ToString::to_string).collect()),
         labels: labels.then(|| BTreeMap::from([("team-c".to_owned(), BTreeMap::from([("team".to_owned(), "c".to_owned())]))])),
         cluster_namespace: "cert-manager",
+        secrets: BTreeMap::new(),
     }
 }
 
@@ -74,7 +76,7 @@ fn an_issuer_that_means_us_has_to_find_us_and_to_be_allowed() {
     let ours = ours(&config, Some(&["acme.corp.test", "acme.other.test"]), true);
     for (issuer, outcome, said) in [
         (issuer(Some("team-a"), "acme.corp.test", "gate", Value::Null), Fine, ""),
-        (issuer(Some("team-a"), "acme.corp.test", "gate", json!({"backend": "corp", "secret": {"name": "x"}})), Fine, ""),
+        (issuer(Some("team-a"), "acme.corp.test", "gate", json!({"backend": "tenants", "secret": {"name": "x"}})), Fine, ""),
         (issuer(None, "acme.corp.test", "gate", json!({"backend": "embedded"})), Fine, ""),
         (issuer(Some("team-c"), "acme.corp.test", "gate", Value::Null), Fine, ""),
         // Somebody else's webhook.
@@ -97,14 +99,18 @@ fn an_issuer_that_means_us_has_to_find_us_and_to_be_allowed() {
         (
             issuer(Some("team-a"), "acme.corp.test", "gate", json!({"backend": "none"})),
             Failed,
-            "the backend none is not configured here; known: embedded, corp",
+            "the backend none is not configured here; known: embedded, corp, tenants",
         ),
         (
             issuer(Some("team-a"), "acme.corp.test", "gate", json!({"backend": "embedded"})),
             Failed,
             "lets the namespace team-a use the backend embedded",
         ),
-        (issuer(Some("team-b"), "acme.corp.test", "gate", json!({"secret": {}})), Failed, "lets the namespace team-b use a Secret"),
+        (
+            issuer(Some("team-b"), "acme.corp.test", "gate", json!({"backend": "tenants", "secret": {"name": "x"}})),
+            Failed,
+            "lets the namespace team-b use a Secret",
+        ),
         (issuer(Some("team-d"), "acme.corp.test", "gate", Value::Null), Warning, "as its labels are not"),
     ] {
         let rung = judge([&listed(vec![issuer.clone()]), &none()], &ours, "robot");
@@ -194,5 +200,36 @@ fn anything_can_be_read() {
     {
         let issuer = Issuer::read("Issuer", &object(json!({"metadata": {}, "spec": spec, "status": {"conditions": [5]}})));
         assert!(issuer.solvers.iter().all(|solver| solver.group.is_empty()));
+    }
+}
+
+/// A backend that works with Secrets of issuers, and their Secrets.
+#[test]
+fn an_issuer_brings_a_secret_where_one_is_wanted_and_we_may_read_it() {
+    let config = config();
+    let mut ours = ours(&config, Some(&[]), true);
+    let tenant = |config: Value| listed(vec![issuer(Some("team-a"), "acme.corp.test", "gate", config)]);
+    let with_secret = || tenant(json!({"backend": "tenants", "secret": {"name": "dns"}}));
+    let judge = |issuers: Asked<Listed<Issuer>>, ours: &Ours<'_>| judge([&issuers, &none()], ours, "robot");
+    for (config, said) in [
+        (json!({"backend": "tenants"}), "the backend tenants has no credential of its own: name a Secret"),
+        (json!({"backend": "corp", "secret": {"name": "dns"}}), "the backend corp works without a Secret"),
+        (json!({"secret": {"name": "dns"}}), "a secret is for one backend"),
+    ] {
+        assert_eq!(secrets([&tenant(config.clone()), &none()], &ours), BTreeSet::new());
+        let rung = judge(tenant(config), &ours);
+        assert!(rung.outcome == Failed && rung.evidence[0].contains(said), "{rung:?}");
+    }
+    let place = ("team-a".to_owned(), "dns".to_owned());
+    assert_eq!(secrets([&with_secret(), &none()], &ours), BTreeSet::from([place.clone()]));
+    for (known, outcome, said) in [
+        (Ok(()), Fine, ""),
+        (Err(Unasked::Failed("gone".into())), Fine, ""),
+        (Err(Unasked::Missing), Failed, "there is no Secret dns in the namespace team-a: create it"),
+        (Err(Unasked::Forbidden), Failed, "resourceNames: [dns], verbs: [get]"),
+    ] {
+        ours.secrets = BTreeMap::from([(place.clone(), known)]);
+        let rung = judge(with_secret(), &ours);
+        assert!(rung.outcome == outcome && rung.evidence.join("").contains(said), "{rung:?}");
     }
 }
