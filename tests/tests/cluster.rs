@@ -3,6 +3,7 @@
 //! - [`attackers`]: who wants more than is theirs, and gets nothing.
 //! - [`callers`]: who may call, and who gets nowhere.
 //! - [`chart`]: what helm makes of the chart, in a cluster.
+//! - [`check`]: what `acmegate check --kubernetes` finds, in a healthy cluster and in a broken one.
 //! - [`conformance`]: cert-manager's suite for webhooks, before the door itself.
 //! - [`discovery`]: what the API server and kubectl ask.
 //! - [`faults`]: what breaks around acmegate, and mends.
@@ -17,6 +18,8 @@ mod attackers;
 mod callers;
 #[path = "cluster/chart.rs"]
 mod chart;
+#[path = "cluster/check.rs"]
+mod check;
 #[path = "cluster/conformance.rs"]
 mod conformance;
 #[path = "cluster/discovery.rs"]

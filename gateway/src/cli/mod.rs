@@ -69,7 +69,7 @@ enum Command {
     Serve,
     /// Get a certificate: through the running gateway, or on its own
     Issue(issue::IssueArgs),
-    /// Check everything that a certificate for one name needs, and say what to do where something is in the way
+    /// Check everything that a certificate for one name needs, or cert-manager in a cluster, and say what to do where something is in the way
     Check(check::CheckArgs),
     /// Find values that acmegate left behind in DNS, and remove them
     Sweep(sweep::SweepArgs),

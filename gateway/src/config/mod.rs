@@ -5,7 +5,7 @@
 
 mod backends;
 mod catalogue;
-mod duration;
+pub(crate) mod duration;
 mod example;
 mod parse;
 mod policy;

@@ -7,6 +7,7 @@
 
 mod callers;
 mod discovery;
+mod issuer;
 mod metrics;
 mod openapi;
 mod payload;
@@ -17,6 +18,7 @@ mod status;
 mod tests;
 
 pub use callers::{Caller, Callers, Certificates, ClusterCallers};
+pub(crate) use issuer::{Wanted, wanted};
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
