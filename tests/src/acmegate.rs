@@ -165,8 +165,22 @@ impl Acmegate {
     pub fn new(config: Config) -> Self {
         let folder = temporary_folder("gateway");
         let data = config.data.clone().unwrap_or_else(|| folder.path().join("data"));
+        Self::in_folder(folder, data.clone(), &config.yaml(&data))
+    }
+
+    /// The same with a configuration that somebody else wrote, for the data folder that it is told.
+    ///
+    /// # Panics
+    /// When the files cannot be written.
+    pub fn with_file(text: impl FnOnce(&Path) -> String) -> Self {
+        let folder = temporary_folder("gateway");
+        let data = folder.path().join("data");
+        Self::in_folder(folder, data.clone(), &text(&data))
+    }
+
+    fn in_folder(folder: TempDir, data: PathBuf, text: &str) -> Self {
         let file = folder.path().join("acmegate.yaml");
-        write(&file, &config.yaml(&data));
+        write(&file, text);
         Self { folder, config: file, data, running: None, addresses: Vec::new() }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Its webhook, which validates objects, is not there: what a test applies is taken as it is.
 
-use std::{collections::BTreeMap, net::SocketAddr, process::Command, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::{
     process::Process,
     read,
     testca::TestCa,
-    wait::{LIMIT, until, until_within},
+    wait::{LIMIT, until_within},
 };
 
 /// The namespace of cert-manager itself, of its ServiceAccount (which has the same name), and of the secrets of ClusterIssuers.
@@ -60,23 +60,24 @@ impl CertManager {
     /// # Panics
     /// When something does not come up.
     pub async fn start_with(cluster: &Cluster, resolver: SocketAddr, flags: &[&str]) -> Self {
-        let program = peer("certmanager");
-        cluster.apply_files(&[&program.with_file_name("crds")]).await;
-        cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"]).await.succeeded();
-        cluster.namespace(NAMESPACE).await;
-        let chart = program.with_file_name("chart").display().to_string();
-        let rights = ["--show-only=templates/serviceaccount.yaml", "--show-only=templates/rbac.yaml"];
-        let rendered = cluster.helm(&[&["template", "cert-manager", &chart, "--namespace", NAMESPACE], &rights[..]].concat()).await;
-        cluster.apply(&rendered.succeeded().stdout).await;
-        let token = cluster.token_for(NAMESPACE, "cert-manager", &json!({"expirationSeconds": 86_400})).await;
-
-        let mut command = Command::new(program);
-        command.arg("--kubeconfig").arg(cluster.kubeconfig_of_token("cert-manager", &token));
+        define(cluster).await;
+        let mut command = Command::new(peer("certmanager"));
+        command.arg("--kubeconfig").arg(account(cluster, "cert-manager", &["serviceaccount.yaml", "rbac.yaml"]).await);
         command.args([format!("--dns01-recursive-nameservers={resolver}"), "--dns01-recursive-nameservers-only".into()]);
         command.args([format!("--cluster-resource-namespace={NAMESPACE}"), "--dns01-check-retry-period=1s".into()]).args(flags);
         let process = Process::spawn("cert-manager", command);
         process.stdout_line("its line \"running\"", |line| (line == "running").then_some(())).await;
         Self { process }
+    }
+
+    /// The same with the CA injector beside them, which has an account of its own.
+    ///
+    /// # Panics
+    /// When something does not come up.
+    pub async fn start_with_injector(cluster: &Cluster, resolver: SocketAddr) -> Self {
+        cluster.namespace(NAMESPACE).await;
+        let injector = account(cluster, "cert-manager-cainjector", &["cainjector-serviceaccount.yaml", "cainjector-rbac.yaml"]).await;
+        Self::start_with(cluster, resolver, &[&format!("--cainjector-kubeconfig={}", injector.display())]).await
     }
 
     /// Ends the controllers by SIGKILL.
@@ -93,6 +94,28 @@ impl CertManager {
     pub fn show_logs(&self) {
         eprintln!("{}", self.process.log());
     }
+}
+
+/// Installs cert-manager's definitions alone.
+///
+/// # Panics
+/// When the API server does not take them.
+pub async fn define(cluster: &Cluster) {
+    cluster.apply_files(&[&peer("certmanager").with_file_name("crds")]).await;
+    cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"]).await.succeeded();
+    cluster.namespace(NAMESPACE).await;
+}
+
+/// A ServiceAccount with the rights that cert-manager's chart gives it by these templates; gives its kubeconfig, good for a day.
+async fn account(cluster: &Cluster, name: &str, templates: &[&str]) -> PathBuf {
+    let chart = peer("certmanager").with_file_name("chart").display().to_string();
+    let rights: Vec<_> = templates.iter().map(|template| format!("--show-only=templates/{template}")).collect();
+    let mut arguments = vec!["template", "cert-manager", &chart, "--namespace", NAMESPACE];
+    arguments.extend(rights.iter().map(String::as_str));
+    let rendered = cluster.helm(&arguments).await;
+    cluster.apply(&rendered.succeeded().stdout).await;
+    let token = cluster.token_for(NAMESPACE, name, &json!({"expirationSeconds": 86_400})).await;
+    cluster.kubeconfig_of_token(name, &token)
 }
 
 impl Solver {
@@ -120,6 +143,13 @@ impl Solver {
     #[must_use]
     pub fn self_check(mut self) -> Self {
         self.wait = None;
+        self
+    }
+
+    /// Without the second, as quickly as cert-manager goes.
+    #[must_use]
+    pub fn at_once(mut self) -> Self {
+        self.wait = Some("1ms");
         self
     }
 
@@ -338,13 +368,29 @@ impl<'a> Certificates<'a> {
     /// # Panics
     /// When it stays.
     pub async fn delete_namespace(self) {
+        self.begin_deletion().await;
+        self.gone().await;
+    }
+
+    /// Asks for the namespace's deletion.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub async fn begin_deletion(&self) {
+        self.api.delete(&format!("/api/v1/namespaces/{}", self.namespace)).await;
+    }
+
+    /// Waits until the namespace is gone.
+    ///
+    /// # Panics
+    /// When it stays.
+    pub async fn gone(self) {
         let path = format!("/api/v1/namespaces/{}", self.namespace);
-        self.api.delete(&path).await;
         let gone = || async {
             let answer = self.api.ask(reqwest::Method::GET, &path, None).await?;
             if answer.status == reqwest::StatusCode::NOT_FOUND { Ok(()) } else { Err(anyhow::anyhow!("{}", answer.body["status"])) }
         };
-        until(&format!("the namespace {} to go", self.namespace), gone).await;
+        until_within(ISSUANCE, &format!("the namespace {} to go", self.namespace), gone).await;
     }
 
     /// What cert-manager says of all that is under way here.

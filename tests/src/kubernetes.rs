@@ -7,31 +7,28 @@
 //!   Service's own address and port.
 
 mod api;
+mod objects;
 mod pki;
+mod processes;
+mod routing;
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
-    path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use self::processes::{Ports, Services};
 pub use self::{
     api::{Answer, Api},
     pki::{Authority, FRONT_PROXY, Pair, Pki},
 };
 use crate::{
     peers::peer,
-    ports::Port,
     process::{Output, Process, run},
     temporary_folder,
-    wait::{LIMIT, until, until_within},
+    wait::{LIMIT, until_within},
     write,
 };
 
@@ -46,17 +43,6 @@ pub struct Cluster {
     folder: TempDir,
 }
 
-struct Ports {
-    etcd: Port,
-    etcd_peers: Port,
-    api: Port,
-    controllers: Port,
-}
-
-/// The controllers that make a cluster without pods behave: namespaces go, owned objects go, and each namespace has its ServiceAccount.
-const CONTROLLERS: &str = "namespace-controller,garbage-collector-controller,serviceaccount-controller,serviceaccount-token-controller,\
-                           root-ca-certificate-publisher-controller,clusterrole-aggregation-controller";
-
 /// How long the control plane may take to start. It needs 4 s on an idle machine.
 const START: Duration = Duration::from_secs(120);
 
@@ -69,8 +55,8 @@ impl Cluster {
         let folder = temporary_folder("cluster");
         let services = Services::reserve();
         let pki = Pki::make(folder.path().join("pki"), services.address(1));
-        let ports = Ports { etcd: Port::reserve(), etcd_peers: Port::reserve(), api: Port::reserve(), controllers: Port::reserve() };
-        let etcd = etcd(&ports, folder.path());
+        let ports = Ports::reserve();
+        let etcd = Process::spawn("etcd", processes::etcd(&ports, &folder.path().join("etcd")));
         let mut cluster = Self { api: None, controllers: None, etcd, pki, ports, services, folder };
         write(&cluster.kubeconfig(), &cluster.kubeconfig_text(&json!(identity(cluster.pki.admin()))));
         cluster.start_api_server().await;
@@ -85,15 +71,7 @@ impl Cluster {
         let mut cluster = Self::start().await;
         let kubeconfig = cluster.folder.path().join("controllers.kubeconfig");
         write(&kubeconfig, &cluster.kubeconfig_text(&identity(cluster.pki.controllers())));
-        let mut command = kubelab("kube-controller-manager");
-        for flag in ["--kubeconfig", "--authentication-kubeconfig", "--authorization-kubeconfig"] {
-            command.arg(flag).arg(&kubeconfig);
-        }
-        command.args(["--leader-elect=false", "--use-service-account-credentials", "--bind-address=127.0.0.1"]);
-        command.args(["--controllers", CONTROLLERS, "--secure-port", &cluster.ports.controllers.address().port().to_string()]);
-        command.arg("--service-account-private-key-file").arg(cluster.pki.folder().join("service-accounts.key"));
-        command.arg("--root-ca-file").arg(cluster.pki.folder().join("ca.crt"));
-        let process = Process::spawn("kube-controller-manager", command);
+        let process = Process::spawn("kube-controller-manager", processes::controllers(&cluster.ports, &cluster.pki, &kubeconfig));
         let api = cluster.api();
         let works = || async {
             assert!(process.is_running(), "kube-controller-manager ended at its start");
@@ -116,7 +94,7 @@ impl Cluster {
     /// When it runs already, or does not come up.
     pub async fn start_api_server(&mut self) {
         assert!(self.api.is_none(), "the API server runs already");
-        let process = Process::spawn("kube-apiserver", self.api_server());
+        let process = Process::spawn("kube-apiserver", processes::api_server(&self.ports, &self.services, &self.pki));
         let client = self.api();
         let ready = || async {
             assert!(process.is_running(), "kube-apiserver ended at its start");
@@ -195,65 +173,6 @@ impl Cluster {
         file
     }
 
-    /// Makes sure that a namespace is there.
-    ///
-    /// # Panics
-    /// When that fails.
-    pub async fn namespace(&self, name: &str) {
-        self.ensure("/api/v1/namespaces", &json!({"metadata": {"name": name}})).await;
-    }
-
-    /// Makes sure that a ServiceAccount and its namespace are there.
-    ///
-    /// # Panics
-    /// When that fails.
-    pub async fn service_account(&self, namespace: &str, name: &str) {
-        self.namespace(namespace).await;
-        self.ensure(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &json!({"metadata": {"name": name}})).await;
-    }
-
-    /// A token of a ServiceAccount that is there, for an hour and for the API server.
-    ///
-    /// # Panics
-    /// When it is not there.
-    pub async fn token(&self, namespace: &str, account: &str) -> String {
-        self.token_for(namespace, account, &json!({})).await
-    }
-
-    /// A token with a `spec` of its own, such as `{"expirationSeconds": 600, "audiences": ["other"]}`.
-    ///
-    /// # Panics
-    /// When the account is not there, or the API server refuses.
-    pub async fn token_for(&self, namespace: &str, account: &str, spec: &Value) -> String {
-        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
-        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
-        let made = self.api().create(&path, &request).await;
-        made["status"]["token"].as_str().unwrap_or_else(|| panic!("no token in {made}")).to_owned()
-    }
-
-    /// A ServiceAccount with the rights that an aggregated API server needs to know who calls it and what they may: it reads the front proxy's authority, and
-    /// has tokens and rights reviewed. Gives its kubeconfig.
-    ///
-    /// # Panics
-    /// When that fails.
-    pub async fn delegated(&self, namespace: &str, account: &str) -> PathBuf {
-        self.service_account(namespace, account).await;
-        let binding = |kind: &str, within: Value, role: (&str, &str)| {
-            let mut metadata = within;
-            metadata["name"] = json!(format!("{namespace}:{account}:{}", role.1));
-            json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": metadata,
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role.0, "name": role.1},
-                "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
-            })
-        };
-        let reader = binding("RoleBinding", json!({"namespace": "kube-system"}), ("Role", "extension-apiserver-authentication-reader"));
-        let delegator = binding("ClusterRoleBinding", json!({}), ("ClusterRole", "system:auth-delegator"));
-        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [reader, delegator]}).to_string()).await;
-        let token = self.token(namespace, account).await;
-        self.kubeconfig_of_token(&format!("{namespace}-{account}"), &token)
-    }
-
     /// Runs kubectl as the administrator.
     ///
     /// # Panics
@@ -270,138 +189,11 @@ impl Cluster {
         self.tool("helm", arguments).await
     }
 
-    /// Applies manifests, on the server's side: YAML documents, or JSON.
-    ///
-    /// # Panics
-    /// When the API server refuses one.
-    pub async fn apply(&self, manifests: &str) {
-        let file = self.file(manifests);
-        self.apply_files(&[file.path()]).await;
-    }
-
-    /// Applies the manifests of files or folders.
-    ///
-    /// # Panics
-    /// When the API server refuses one.
-    pub async fn apply_files(&self, files: &[&Path]) {
-        let mut arguments = vec!["apply".to_owned(), "--server-side".into(), "--force-conflicts".into()];
-        arguments.extend(files.iter().map(|file| format!("--filename={}", file.display())));
-        self.kubectl(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await.succeeded();
-    }
-
-    /// Routes an API group to whoever listens at `address` of 127.0.0.1, and waits until it is available. The process shows a certificate of `authority` (PEM)
-    /// for `NAME.NAMESPACE.svc`, where `service` is `(namespace, name)`.
-    ///
-    /// # Panics
-    /// When it never becomes available.
-    pub async fn route(&self, group: &str, service: (&str, &str), address: SocketAddr, authority: &str) {
-        let (namespace, name) = service;
-        assert_eq!(address.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST), "`localhost` of the API server");
-        self.namespace(namespace).await;
-        let target = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
-            "spec": {"type": "ExternalName", "externalName": "localhost"},
-        });
-        self.apply(&target.to_string()).await;
-        self.register(group, service, address.port(), authority).await;
-    }
-
-    /// Tells the cluster that a Service (namespace and name), at this port, serves version `v1alpha1` of a group, and waits until it is available.
-    ///
-    /// # Panics
-    /// When it never becomes available.
-    pub async fn register(&self, group: &str, service: (&str, &str), port: u16, authority: &str) {
-        let (namespace, name) = service;
-        let api_service = json!({
-            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": format!("v1alpha1.{group}")},
-            "spec": {
-                "group": group, "version": "v1alpha1", "groupPriorityMinimum": 1000, "versionPriority": 15,
-                "caBundle": STANDARD.encode(authority),
-                "service": {"namespace": namespace, "name": name, "port": port},
-            },
-        });
-        self.apply(&api_service.to_string()).await;
-        self.available(group).await;
-    }
-
-    /// Waits until the API server has found the group's server there. It looks again every 30 s, and sooner when something has changed.
-    ///
-    /// # Panics
-    /// When it never does.
-    pub async fn available(&self, group: &str) {
-        let path = format!("/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.{group}");
-        let api = self.api();
-        let attempt = || async {
-            let found = api.ask(Method::GET, &path, None).await?;
-            let available = condition(&found.body, "Available");
-            if available["status"] == "True" { Ok(()) } else { Err(anyhow::anyhow!("{available}")) }
-        };
-        until(&format!("the APIService of {group} to be available"), attempt).await;
-    }
-
-    /// Where a process has to listen to be the Service of this namespace and name, which is there already (a chart made it): the Service's own address and
-    /// first port. It gets an EndpointSlice, as a ready pod would give it one.
-    ///
-    /// # Panics
-    /// When the Service is not there.
-    pub async fn service_address(&self, namespace: &str, name: &str) -> SocketAddr {
-        let service = self.api().get(&format!("/api/v1/namespaces/{namespace}/services/{name}")).await;
-        let port = &service["spec"]["ports"][0];
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": format!("{name}-test"), "namespace": namespace, "labels": {"kubernetes.io/service-name": name}},
-            // No address of this machine may stand in one. Nobody is ever sent to it: the API server goes to the Service's address.
-            "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.254"], "conditions": {"ready": true}}],
-            "ports": [{"name": port["name"].as_str().unwrap_or_default(), "port": port["port"], "protocol": "TCP"}],
-        });
-        self.apply(&slice.to_string()).await;
-        let address = service["spec"]["clusterIP"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok());
-        let number = port["port"].as_u64().and_then(|number| u16::try_from(number).ok());
-        let (Some(address), Some(number)) = (address, number) else { panic!("{namespace}/{name} has no address and port: {service}") };
-        assert!(address.is_loopback(), "{address} is no address of this machine");
-        SocketAddr::new(address, number)
-    }
-
-    /// An address of the cluster's range that a manifest can ask for as `clusterIP`; `number` is 2 or more.
-    pub fn cluster_ip(&self, number: u8) -> IpAddr {
-        self.services.address(number)
-    }
-
     /// The processes' logs, on standard error: for a test that fails while it has the cluster together with others.
     pub fn show_logs(&self) {
         for process in self.api.iter().chain(&self.controllers) {
             eprintln!("{}", process.log());
         }
-    }
-
-    fn api_server(&self) -> Command {
-        let file = |name: &str| self.pki.folder().join(name).display().to_string();
-        let mut command = kubelab("kube-apiserver");
-        let flags = [
-            ("etcd-servers", format!("http://{}", self.ports.etcd.address())),
-            ("bind-address", "127.0.0.1".into()),
-            ("advertise-address", "127.0.0.1".into()),
-            ("secure-port", self.address().port().to_string()),
-            // An endpoint on loopback would be refused.
-            ("endpoint-reconciler-type", "none".into()),
-            ("service-cluster-ip-range", self.services.range()),
-            ("authorization-mode", "RBAC".into()),
-            ("client-ca-file", file("ca.crt")),
-            ("tls-cert-file", file("apiserver.crt")),
-            ("tls-private-key-file", file("apiserver.key")),
-            ("service-account-issuer", "https://kubernetes.default.svc.cluster.local".into()),
-            ("service-account-key-file", file("service-accounts.pub")),
-            ("service-account-signing-key-file", file("service-accounts.key")),
-            ("requestheader-client-ca-file", file("front-proxy-ca.crt")),
-            ("requestheader-allowed-names", FRONT_PROXY.into()),
-            ("requestheader-username-headers", "X-Remote-User".into()),
-            ("requestheader-group-headers", "X-Remote-Group".into()),
-            ("requestheader-extra-headers-prefix", "X-Remote-Extra-".into()),
-            ("proxy-client-cert-file", file(&format!("{FRONT_PROXY}.crt"))),
-            ("proxy-client-key-file", file(&format!("{FRONT_PROXY}.key"))),
-        ];
-        command.args(flags.map(|(flag, value)| format!("--{flag}={value}")));
-        command
     }
 
     /// YAML in its JSON form.
@@ -425,43 +217,12 @@ impl Cluster {
         }
         run(name, command, LIMIT).await
     }
-
-    async fn ensure(&self, path: &str, object: &Value) {
-        let answer = self.api().ask(Method::POST, path, Some(object)).await.unwrap_or_else(|e| panic!("POST {path}: {e:?}"));
-        let done = answer.status.is_success() || answer.status == StatusCode::CONFLICT;
-        assert!(done, "POST {path}: {} {}", answer.status, answer.body);
-    }
-
-    fn file(&self, text: &str) -> tempfile::NamedTempFile {
-        let made = tempfile::Builder::new().prefix("manifest-").suffix(".yaml").tempfile_in(self.folder.path());
-        let file = made.unwrap_or_else(|e| panic!("cannot make a file: {e}"));
-        write(file.path(), text);
-        file
-    }
 }
 
 /// A condition of an object's status by its type; null if it has none such.
 pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     conditions.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
-}
-
-fn etcd(ports: &Ports, folder: &Path) -> Process {
-    let (clients, peers) = (format!("http://{}", ports.etcd.address()), format!("http://{}", ports.etcd_peers.address()));
-    let mut command = kubelab("etcd");
-    command.args(["--name=test", &format!("--initial-cluster=test={peers}"), "--log-level=warn"]);
-    // What survives a killed process is enough here; a killed machine takes the test along.
-    command.arg("--unsafe-no-fsync").arg("--data-dir").arg(folder.join("etcd"));
-    command.args([format!("--listen-client-urls={clients}"), format!("--advertise-client-urls={clients}")]);
-    command.args([format!("--listen-peer-urls={peers}"), format!("--initial-advertise-peer-urls={peers}")]);
-    Process::spawn("etcd", command)
-}
-
-/// The peer that is all three programs.
-fn kubelab(program: &str) -> Command {
-    let mut command = Command::new(peer("kubelab"));
-    command.arg(program);
-    command
 }
 
 /// The user of a kubeconfig who has a certificate.
@@ -474,35 +235,4 @@ async fn found(api: &Api, path: &str) -> anyhow::Result<()> {
     let answer = api.ask(Method::GET, path, None).await?;
     anyhow::ensure!(answer.status == StatusCode::OK, "{path}: {} {}", answer.status, answer.body);
     Ok(())
-}
-
-/// The addresses of a cluster's Services, 127.96.N.0/24, which no other cluster has for as long as this value lives.
-struct Services {
-    network: u8,
-    _reservation: TcpListener,
-}
-
-/// The port whose listener reserves a range, as that of [`crate::addresses`] reserves an address.
-const RESERVATION: u16 = 15353;
-
-impl Services {
-    fn reserve() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let start = std::process::id().wrapping_mul(7919);
-        for _ in 0..=u8::MAX {
-            let [network, ..] = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)).to_le_bytes();
-            if let Ok(reservation) = TcpListener::bind((Ipv4Addr::new(127, 96, network, 0), RESERVATION)) {
-                return Self { network, _reservation: reservation };
-            }
-        }
-        panic!("no range of 127.96.0.0/16 is free");
-    }
-
-    fn address(&self, host: u8) -> IpAddr {
-        Ipv4Addr::new(127, 96, self.network, host).into()
-    }
-
-    fn range(&self) -> String {
-        format!("{}/24", self.address(0))
-    }
 }

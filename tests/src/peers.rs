@@ -10,7 +10,8 @@ use std::{
 use crate::workspace;
 
 /// The path of a pinned peer, built now if it is not in the cache: `testca`, `goacmedns`, `lego5`, `kubelab` (etcd and Kubernetes), `certmanager`,
-/// `conformance`, `kubectl` (with `helm` beside it), `python` or `clouds` (the interpreter of the environment that holds the pinned packages).
+/// `conformance`, `emptywebhook`, `kubectl` (with `helm` beside it), `monitoring` (the folder of Prometheus Operator's definitions), `python` or `clouds` (the
+/// interpreter of the environment that holds the pinned packages).
 ///
 /// # Panics
 /// When it cannot be built; the builder's output says why.

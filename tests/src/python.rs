@@ -1,4 +1,4 @@
-//! Programs of the pinned Python environment: certbot with its plugins, and scripts with dnspython and pyacmedns.
+//! Programs of the pinned Python environment: certbot with its plugins, schemathesis, and scripts with dnspython and pyacmedns.
 
 use std::{path::PathBuf, process::Command};
 
@@ -38,6 +38,18 @@ pub fn clouds_program(name: &str) -> Command {
 /// # Panics
 /// When the environment cannot be made.
 pub fn certbot() -> Command {
+    program("certbot")
+}
+
+/// `schemathesis` of the environment, without arguments yet.
+///
+/// # Panics
+/// When the environment cannot be made.
+pub fn schemathesis() -> Command {
+    program("schemathesis")
+}
+
+fn program(name: &str) -> Command {
     let python = peer("python");
-    Command::new(python.parent().map(|folder| folder.join("certbot")).unwrap_or_else(|| PathBuf::from("certbot")))
+    Command::new(python.parent().map(|folder| folder.join(name)).unwrap_or_else(|| PathBuf::from(name)))
 }

@@ -1,7 +1,7 @@
 //! A relay from port 53 of an address of one's own to a server that will not listen there.
 //!
 //! BIND listens only on addresses that an interface has, and 127.53.0.0/16 is merely routed to the loopback interface. The relay passes datagrams and
-//! streams on as they are, on a thread of its own.
+//! streams on as they are, on a thread of its own. While there is none, nobody answers there: so a server is down, and up again, without being started anew.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use tokio::{
 const REPLY: Duration = Duration::from_secs(5);
 
 /// A running relay; it ends when this is dropped.
-pub(crate) struct Relay {
+pub struct Relay {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -32,7 +32,7 @@ impl Relay {
     ///
     /// # Panics
     /// When `from` cannot be bound.
-    pub(crate) fn start(from: SocketAddr, to: SocketAddr) -> Self {
+    pub fn start(from: SocketAddr, to: SocketAddr) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (bound, result) = mpsc::channel();
         let thread = thread::spawn(move || {

@@ -187,7 +187,7 @@ async fn oversized_bodies_are_refused_before_they_are_read() {
         (Door::AcmeDns, "/update", keys.as_str(), 4 << 30, 413),
         // Who may not come in has no body read at all.
         (Door::AcmeDns, "/update", "", 4 << 30, 401),
-        (Door::Webhook, RESOURCE, json, 257 * 1024, 413),
+        (Door::Webhook, RESOURCE, json, (3 << 20) + 1, 413),
         (Door::Webhook, RESOURCE, json, 4 << 30, 413),
     ] {
         let announced = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {size}\r\n\r\n");

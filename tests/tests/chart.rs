@@ -317,6 +317,12 @@ async fn rights_are_few_and_named() {
     assert_eq!(self_made["apiservices"], json!(["get", "list", "watch", "patch"]));
     let labels = granted("rbac.diagnostics=false,policy[0].selector.matchLabels.team=a,policy[0].names[0]=a.example.com").await;
     assert_eq!(labels["namespaces"], json!(["get", "list", "watch"]));
+    // `acmegate check --kubernetes`.
+    let looks = granted("rbac.diagnostics=true").await;
+    assert_eq!(looks["apiservices"], json!(["get"]));
+    for resource in ["issuers", "clusterissuers", "challenges"] {
+        assert_eq!(looks[resource], json!(["get", "list"]), "{resource}");
+    }
     let none = template("gate", "dns", &["--set", "rbac.create=false"]).await;
     assert!(!none.iter().any(|object| text(object, "/apiVersion").starts_with("rbac.")));
 }
@@ -485,6 +491,7 @@ async fn the_notes_show_the_next_command() {
     notes.succeeded();
     for line in [
         "kubectl get apiservice v1alpha1.acme.acmegate.io",
+        "kubectl --namespace dns exec deploy/gate-acmegate -- acmegate check --kubernetes",
         "groupName: acme.acmegate.io",
         "solverName: acmegate",
         "auth.example.org.  3600  IN  NS  ns1.auth.example.org.",

@@ -10,6 +10,7 @@ use acmegate_tests::{
     addresses::Address,
     bind::{self, Bind},
     dns,
+    ports::Port,
     process::Output,
     silent::Silent,
     temporary_folder,
@@ -234,4 +235,46 @@ async fn what_is_no_name_is_wrong_usage() {
         acmegate.run(&["check", name]).await.exited(2).says(advice);
     }
     acmegate.run(&["check", "--help"]).await.succeeded().says("Exit codes: 0 no rung failed; 1 some rung failed");
+}
+
+#[tokio::test]
+async fn without_a_cluster_or_a_webhook_there_is_nothing_to_check() {
+    let webhook = Acmegate::new(Config::new().webhook());
+    webhook.run(&["check", "--kubernetes"]).await.exited(2).says("there is no cluster").says("kubernetes.kubeconfig");
+    let kubeconfig = webhook.folder().join("kubeconfig");
+    let cluster = |server: &str| {
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test", "users": [{"name": "test", "user": {"token": "s3cret"}}],
+            "clusters": [{"name": "test", "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        })
+        .to_string()
+    };
+    let port = Port::reserve();
+    write(&kubeconfig, &cluster(&format!("https://{}", port.address())));
+    let section = format!("kubeconfig: {kubeconfig:?}");
+    Acmegate::new(Config::new().section("kubernetes", &section)).run(&["check", "--kubernetes"]).await.exited(2).says("no section webhook");
+
+    // Nobody listens there: each time the same, and no secret.
+    let away = Acmegate::new(Config::new().webhook().section("kubernetes", &section));
+    let first = away.run(&["check", "--kubernetes"]).await;
+    first
+        .exited(1)
+        .says("failed   cluster     the API server does not answer")
+        .says("0 ok, 0 warnings, 1 failed, 6 skipped")
+        .never_says("s3cret");
+    assert_eq!(away.run(&["check", "--kubernetes"]).await.stdout, first.stdout);
+
+    write(&kubeconfig, "nothing");
+    away.run(&["check", "--kubernetes"]).await.exited(2).says("kubernetes.kubeconfig").says("cannot be used");
+    for (arguments, complaint) in [
+        (&["www.example.com", "--kubernetes"][..], "cannot be used with"),
+        (&["--kubernetes", "--write"], "cannot be used with"),
+        (&["--kubernetes", "--cert-manager", "cert-manager"], "write NAMESPACE/SERVICEACCOUNT"),
+        (&["--kubernetes", "--stuck-after", "soon"], "write a duration such as"),
+        (&["www.example.com", "--stuck-after", "5m"], "cannot be used with '--stuck-after"),
+        (&[], "NAME"),
+    ] {
+        webhook.run(&[&["check"], arguments].concat()).await.exited(2).says(complaint);
+    }
 }

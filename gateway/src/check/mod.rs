@@ -11,13 +11,14 @@
 //! provider is asked for anything but to be read.
 //!
 //! Files: [`subject`] the name, [`report`] what is told; one file a group of rungs: [`clock`], [`chain`], [`backend`] (with the credential), [`servers`],
-//! [`write`], [`caa`], [`dnssec`].
+//! [`write`], [`caa`], [`dnssec`]. What lies between cert-manager and us in a cluster is a ladder of its own: [`kubernetes`].
 
 mod backend;
 mod caa;
 mod chain;
 mod clock;
 mod dnssec;
+pub mod kubernetes;
 mod report;
 mod servers;
 mod subject;
@@ -178,8 +179,7 @@ impl Looked {
             owner: self.owner.as_ref().map(Name::to_relative_string),
             zone: self.lane.as_ref().map(|lane| lane.zone.to_relative_string()),
             backend: self.lane.as_ref().map(|lane| lane.backend.as_str().to_owned()),
-            // Skipped ones count for nothing.
-            outcome: rungs.iter().map(|rung| rung.outcome).max().unwrap_or(Outcome::Ok).max(Outcome::Ok),
+            outcome: report::worst(&rungs),
             rungs,
         }
     }

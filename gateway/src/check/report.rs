@@ -106,6 +106,21 @@ pub enum RungId {
     Caa,
     /// Whether validating resolvers get answers.
     Dnssec,
+    /// The cluster's API server, and who we are there (`--kubernetes`, as all that follow).
+    Cluster,
+    /// The APIService, through which the API server finds the webhook door.
+    #[serde(rename = "apiservice")]
+    ApiService,
+    /// The roots in the APIService, and the certificate that the door shows.
+    CaBundle,
+    /// What we ourselves may do in the cluster.
+    Rights,
+    /// Whether cert-manager may call.
+    Caller,
+    /// The Issuers and ClusterIssuers that mean us.
+    Issuers,
+    /// The Challenges that are ours to meet.
+    Challenges,
 }
 
 impl RungId {
@@ -124,6 +139,13 @@ impl RungId {
             Self::Removed => "removed",
             Self::Caa => "caa",
             Self::Dnssec => "dnssec",
+            Self::Cluster => "cluster",
+            Self::ApiService => "apiservice",
+            Self::CaBundle => "ca_bundle",
+            Self::Rights => "rights",
+            Self::Caller => "caller",
+            Self::Issuers => "issuers",
+            Self::Challenges => "challenges",
         }
     }
 }
@@ -171,6 +193,11 @@ impl Rung {
         Self::new(id, Outcome::Skipped, why)
     }
 
+    /// It could not be looked at, and this is how it could.
+    pub(super) fn unseen(id: RungId, why: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { next: Some(next.into()), ..Self::skipped(id, why) }
+    }
+
     /// The same with this evidence.
     pub(super) fn because(self, evidence: Vec<String>) -> Self {
         Self { evidence, ..self }
@@ -189,7 +216,7 @@ impl Rung {
 impl Report {
     /// How many rungs have this outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
-        self.rungs.iter().filter(|rung| rung.outcome == outcome).count()
+        count(&self.rungs, outcome)
     }
 
     /// For people, without a last line end; with colours if it goes to a terminal.
@@ -206,24 +233,38 @@ impl Report {
             writeln!(out, "{:1$}  which leads to {owner}", "", self.name.chars().count())?;
         }
         writeln!(out)?;
-        for rung in &self.rungs {
-            let (outcome, id) = (format!("{:7}", rung.outcome.as_str()), rung.id.as_str());
-            let outcome = if colours { format!("\x1b[{}m{outcome}\x1b[0m", rung.outcome.colour()) } else { outcome };
-            writeln!(out, "{outcome}  {id:10}  {}", indented(&rung.summary, 21))?;
-            for line in &rung.evidence {
-                writeln!(out, "{:23}{}", "", indented(line, 23))?;
-            }
-            if let Some(next) = &rung.next {
-                writeln!(out, "{:18}-> {}", "", indented(next, 21))?;
-            }
-        }
-        let counts =
-            [Outcome::Ok, Outcome::Warning, Outcome::Failed, Outcome::Skipped].map(|outcome| match (outcome, self.count(outcome)) {
-                (Outcome::Warning, count) if count != 1 => format!("{count} warnings"),
-                (outcome, count) => format!("{count} {}", outcome.as_str()),
-            });
-        write!(out, "\n{}", counts.join(", "))
+        write_rungs(out, &self.rungs, colours)
     }
+}
+
+/// How many of the rungs have this outcome.
+pub(super) fn count(rungs: &[Rung], outcome: Outcome) -> usize {
+    rungs.iter().filter(|rung| rung.outcome == outcome).count()
+}
+
+/// The outcome of all together; skipped ones count for nothing.
+pub(super) fn worst(rungs: &[Rung]) -> Outcome {
+    rungs.iter().map(|rung| rung.outcome).max().unwrap_or(Outcome::Ok).max(Outcome::Ok)
+}
+
+/// The rungs for people, and how many of each outcome there are; without a last line end.
+pub(super) fn write_rungs(out: &mut impl fmt::Write, rungs: &[Rung], colours: bool) -> fmt::Result {
+    for rung in rungs {
+        let (outcome, id) = (format!("{:7}", rung.outcome.as_str()), rung.id.as_str());
+        let outcome = if colours { format!("\x1b[{}m{outcome}\x1b[0m", rung.outcome.colour()) } else { outcome };
+        writeln!(out, "{outcome}  {id:10}  {}", indented(&rung.summary, 21))?;
+        for line in &rung.evidence {
+            writeln!(out, "{:23}{}", "", indented(line, 23))?;
+        }
+        if let Some(next) = &rung.next {
+            writeln!(out, "{:18}-> {}", "", indented(next, 21))?;
+        }
+    }
+    let counts = [Outcome::Ok, Outcome::Warning, Outcome::Failed, Outcome::Skipped].map(|outcome| match (outcome, count(rungs, outcome)) {
+        (Outcome::Warning, count) if count != 1 => format!("{count} warnings"),
+        (outcome, count) => format!("{count} {}", outcome.as_str()),
+    });
+    write!(out, "\n{}", counts.join(", "))
 }
 
 /// Text over several lines, each after the first that far to the right. What comes from DNS may hold anything: nothing of it steers a terminal.

@@ -1,4 +1,6 @@
-//! `acmegate check`: through the `serve` that holds the data folder, or with the same engine in this process.
+//! `acmegate check`: through the `serve` that holds the data folder, or with the same engine in this process. With `--kubernetes`, always in this process.
+
+mod kubernetes;
 
 use std::{
     io::{self, IsTerminal},
@@ -16,8 +18,8 @@ use super::{
     say,
 };
 use crate::{
-    check::{CheckError, CheckRequest, Ladder, Outcome, Report},
-    config::Config,
+    check::{CheckError, CheckRequest, Ladder, Outcome, Report, kubernetes::ServiceAccount},
+    config::{Config, duration},
     doors::admin::Client,
     engine::EngineError,
     store::StoreError,
@@ -30,39 +32,60 @@ const DRAIN: Duration = Duration::from_secs(3);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The rungs: clock, chain (CNAMEs and DNAMEs), backend, delegation, servers, credential, allowed, write, seen, removed (these three with --write), caa, dnssec.
-Each is ok, warning, failed or skipped. --json prints {name, challenge, owner, zone, backend, outcome, rungs: [{id, outcome, summary, evidence: [line], next}]}.
+With --kubernetes instead: cluster, apiservice, ca_bundle, rights, caller (cert-manager's right to call), issuers, challenges.
+Each is ok, warning, failed or skipped. --json prints {name, challenge, owner, zone, backend, outcome, rungs: [{id, outcome, summary, evidence: [line], next}]},
+with --kubernetes {api_service, solver, cert_manager, user, outcome, rungs}. What may not be looked at is skipped, and says which right is missing.
 
 Exit codes: 0 no rung failed; 1 some rung failed; 2 wrong usage or configuration; 75 stopped, or the data folder is in use: try again later.")]
 pub(super) struct CheckArgs {
     /// A domain such as example.com or '*.example.com', or its challenge name
-    #[arg(value_name = "NAME")]
-    name: String,
+    #[arg(value_name = "NAME", required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    name: Option<String>,
     /// Put a test value into DNS, see it at every server, and take it back
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kubernetes")]
     write: bool,
+    /// Instead of a name, check all that lies between cert-manager and acmegate in the Kubernetes cluster; it changes nothing, and runs beside `serve` or on an
+    /// administrator's machine. Where it is all right and one certificate still fails, check its name
+    #[arg(long)]
+    kubernetes: bool,
+    /// With --kubernetes: cert-manager's ServiceAccount
+    #[arg(long, value_name = "NAMESPACE/SERVICEACCOUNT", default_value = "cert-manager/cert-manager", conflicts_with = "name")]
+    cert_manager: ServiceAccount,
+    /// With --kubernetes: a challenge that is under way for longer is stuck
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = read_duration, conflicts_with = "name")]
+    stuck_after: Duration,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
 
+fn read_duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text).ok_or_else(|| format!("write {}", duration::FORM))
+}
+
 pub(super) fn run(args: &CheckArgs, config: Config) -> Result<(), Failure> {
-    let request = CheckRequest { name: args.name.clone(), write: args.write };
+    let Some(name) = &args.name else { return kubernetes::run(args, &config) };
+    let request = CheckRequest { name: name.clone(), write: args.write };
     let report = block_on(check(config, request))?;
     if args.json {
         say(&serde_json::to_string(&report).map_err(Failure::failed)?);
     } else {
-        let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        say(&report.text(colours));
+        say(&report.text(colours()));
     }
-    judge(&report)
+    judge(&report.name, report.count(Outcome::Failed))
+}
+
+/// Whether standard output takes colours.
+fn colours() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The exit code that a report means.
-fn judge(report: &Report) -> Result<(), Failure> {
-    match report.count(Outcome::Failed) {
+fn judge(name: &str, failed: usize) -> Result<(), Failure> {
+    match failed {
         0 => Ok(()),
-        1 => Err(Failure::failed(format!("{}: a rung failed", report.name))),
-        failed => Err(Failure::failed(format!("{}: {failed} rungs failed", report.name))),
+        1 => Err(Failure::failed(format!("{name}: a rung failed"))),
+        failed => Err(Failure::failed(format!("{name}: {failed} rungs failed"))),
     }
 }
 

@@ -71,7 +71,7 @@ enum Command {
     Serve,
     /// Get a certificate: through the running gateway, or on its own
     Issue(issue::IssueArgs),
-    /// Check everything that a certificate for one name needs, and say what to do where something is in the way
+    /// Check everything that a certificate for one name needs, or cert-manager in a cluster, and say what to do where something is in the way
     Check(check::CheckArgs),
     /// Look after the accounts at CAs
     #[command(subcommand)]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 /// What a duration may look like, for messages.
-pub(super) const FORM: &str = "a duration such as 500ms, 120s, 30m, 24h or 7d";
+pub(crate) const FORM: &str = "a duration such as 500ms, 120s, 30m, 24h or 7d";
 
 /// Longest duration taken: ten years, far inside what clocks and the store can add up.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// Reads one or several whole numbers, each with its unit. `None` if the text is anything else, zero, or more than ten years.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut total = Duration::ZERO;
     while !rest.is_empty() {

@@ -6,7 +6,7 @@
 mod account_key;
 mod backends;
 mod catalogue;
-mod duration;
+pub(crate) mod duration;
 mod example;
 mod parse;
 mod policy;

@@ -114,7 +114,7 @@ pub(crate) async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>
 }
 
 /// An error with what caused it, in one line.
-fn reasons(error: &dyn std::error::Error) -> String {
+pub(crate) fn reasons(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
     // Some errors print their cause, too.
     causes.fold(String::new(), |text, cause| match text.as_str() {

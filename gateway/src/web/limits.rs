@@ -36,7 +36,7 @@ impl Default for Limits {
             header: Duration::from_secs(30),
             header_bytes: 16 * 1024,
             body: Duration::from_secs(10),
-            body_bytes: 1024 * 1024,
+            body_bytes: 3 * 1024 * 1024,
             request: Duration::from_secs(60),
             unacknowledged: Duration::from_secs(30),
             drain: Duration::from_secs(10),

@@ -1,8 +1,9 @@
-// certmanager runs the controllers of cert-manager, unmodified, that issue certificates by ACME.
+// certmanager runs the controllers of cert-manager, unmodified, that issue certificates: by ACME, and those that a chart makes for itself, by a CA in a Secret
+// or signed by themselves; and with --cainjector-kubeconfig its CA injector, as whoever that file names.
 //
 // It stands in for cert-manager's own cmd/controller, which is no package that another module could build. Flags are named as they are there.
-// Left out is what a test of DNS-01 has no use for: cert-manager's webhook (it validates and converts objects), its CA injector, ingresses,
-// gateways, leader election, and the issuers of other kinds.
+// Left out is what a test of DNS-01 has no use for: cert-manager's webhook (it validates and converts objects), ingresses, gateways, leader
+// election, and the issuers of other kinds.
 //
 // It says where its metrics are and then "running" on standard output, one a line.
 package main
@@ -15,6 +16,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"os/signal"
 	"slices"
 	"strings"
@@ -33,6 +35,8 @@ import (
 	_ "github.com/cert-manager/cert-manager/pkg/controller/acmeorders"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/acme"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/approver"
+	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/ca"
+	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/selfsigned"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificates/issuing"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificates/keymanager"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificates/metrics"
@@ -43,23 +47,28 @@ import (
 	_ "github.com/cert-manager/cert-manager/pkg/controller/clusterissuers"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/issuers"
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/acme"
+	_ "github.com/cert-manager/cert-manager/pkg/issuer/ca"
+	_ "github.com/cert-manager/cert-manager/pkg/issuer/selfsigned"
 )
 
 func main() {
+	// The common one has flags of libraries' own.
+	flags := flag.NewFlagSet("certmanager", flag.ExitOnError)
 	var (
-		kubeconfig  = flag.String("kubeconfig", "", "who it is, and where the cluster is")
-		clusterNs   = flag.String("cluster-resource-namespace", "cert-manager", "namespace of the secrets of ClusterIssuers")
-		nameservers = flag.String("dns01-recursive-nameservers", strings.Join(dnsutil.RecursiveNameservers, ","), "HOST:PORT, comma separated")
-		only        = flag.Bool("dns01-recursive-nameservers-only", false, "the self-check asks these alone, not the authoritative servers")
-		checkRetry  = flag.Duration("dns01-check-retry-period", 10*time.Second, "between two self-checks")
-		challenges  = flag.Int("max-concurrent-challenges", 60, "challenges under way at once")
-		workers     = flag.Int("concurrent-workers", 5, "workers of each controller")
-		qps         = flag.Float64("kube-api-qps", 20, "requests a second to the API server")
-		burst       = flag.Int("kube-api-burst", 50, "requests at once to the API server")
-		metrics     = flag.String("metrics-listen-address", "127.0.0.1:0", "where its metrics are")
+		kubeconfig  = flags.String("kubeconfig", "", "who it is, and where the cluster is")
+		injector    = flags.String("cainjector-kubeconfig", "", "who the CA injector is; without, there is none")
+		clusterNs   = flags.String("cluster-resource-namespace", "cert-manager", "namespace of the secrets of ClusterIssuers")
+		nameservers = flags.String("dns01-recursive-nameservers", strings.Join(dnsutil.RecursiveNameservers, ","), "HOST:PORT, comma separated")
+		only        = flags.Bool("dns01-recursive-nameservers-only", false, "the self-check asks these alone, not the authoritative servers")
+		checkRetry  = flags.Duration("dns01-check-retry-period", 10*time.Second, "between two self-checks")
+		challenges  = flags.Int("max-concurrent-challenges", 60, "challenges under way at once")
+		workers     = flags.Int("concurrent-workers", 5, "workers of each controller")
+		qps         = flags.Float64("kube-api-qps", 20, "requests a second to the API server")
+		burst       = flags.Int("kube-api-burst", 50, "requests at once to the API server")
+		metrics     = flags.String("metrics-listen-address", "127.0.0.1:0", "where its metrics are")
 	)
-	klog.InitFlags(nil)
-	flag.Parse()
+	klog.InitFlags(flags)
+	flags.Parse(os.Args[1:])
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -111,6 +120,9 @@ func main() {
 	shared.SharedInformerFactory.Start(ctx.Done())
 	shared.KubeSharedInformerFactory.Start(ctx.Done())
 	shared.HTTP01ResourceMetadataInformersFactory.Start(ctx.Done())
+	if *injector != "" {
+		running.Go(func() { inject(ctx, *injector) })
+	}
 	fmt.Println("running")
 	running.Wait()
 }

@@ -26,8 +26,11 @@ pub struct Answer {
 }
 
 impl Api {
-    /// A client that trusts `root` (PEM) and is who `identity` or `token` say; nobody if none is given.
-    pub(super) fn new(base: String, root: &str, identity: Option<&Pair>, token: Option<String>) -> Self {
+    /// A client of the server at `base` (`https://HOST:PORT`) that trusts `root` (PEM) and is who `identity` or `token` say; nobody if none is given.
+    ///
+    /// # Panics
+    /// When one of these is not what it should be.
+    pub fn new(base: String, root: &str, identity: Option<&Pair>, token: Option<String>) -> Self {
         let build = || {
             let root = reqwest::Certificate::from_pem(root.as_bytes())?;
             let mut builder = reqwest::Client::builder().tls_certs_only([root]).timeout(LIMIT).no_proxy();

@@ -5,6 +5,7 @@
 pub mod dns;
 pub mod fill;
 pub mod http;
+pub mod issuance;
 pub mod report;
 pub mod usage;
 pub mod yardstick;

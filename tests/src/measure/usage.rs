@@ -34,8 +34,20 @@ pub fn this_thread() -> anyhow::Result<Duration> {
 /// # Errors
 /// When the process is gone.
 pub fn resident(pid: u32) -> anyhow::Result<u64> {
+    status(pid, "VmRSS:")
+}
+
+/// What of it is the process's own and stands in no file, in bytes.
+///
+/// # Errors
+/// When the process is gone.
+pub fn anonymous(pid: u32) -> anyhow::Result<u64> {
+    status(pid, "RssAnon:")
+}
+
+fn status(pid: u32, field: &str) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field} in status"))?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kilobytes * 1024)
 }
@@ -82,6 +94,7 @@ mod tests {
             std::hint::spin_loop();
         }
         assert!(resident(pid)? > 1 << 20);
+        assert!(anonymous(pid)? < resident(pid)?);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use acmegate_tests::{
     acmegate::Acmegate,
+    certmanager::NAMESPACE,
     dns,
     kubernetes::{Authority, Cluster, Pair},
     wait::{LIMIT, until},
@@ -13,7 +14,7 @@ use acmegate_tests::{
 use reqwest::{Client, Identity, StatusCode, tls::Certificate};
 use serde_json::{Value, json};
 
-use super::lab::{ANY, GROUP, Lab, SOLVER, zone};
+use super::lab::{self, ANY, GROUP, Lab, SOLVER, payload, zone};
 
 const CERT_MANAGER: &str = "system:serviceaccount:cert-manager:cert-manager";
 
@@ -37,7 +38,7 @@ impl Caller {
     /// Presents a value in the name of these users and groups; the status, and the answer's body.
     async fn present(&self, name: &str, forged: &[(&str, &str)]) -> (StatusCode, Value) {
         let url = format!("https://localhost:{}/apis/{GROUP}/v1alpha1/{SOLVER}", self.door.port());
-        let mut request = self.client.post(url).json(&payload("Present", name));
+        let mut request = self.client.post(url).json(&payload("Present", NAMESPACE, name));
         for (header, value) in forged {
             request = request.header(*header, *value);
         }
@@ -47,13 +48,6 @@ impl Caller {
         let answer = request.send().await.expect("an answer");
         (answer.status(), answer.json().await.expect("JSON"))
     }
-}
-
-fn payload(action: &str, name: &str) -> Value {
-    json!({"request": {
-        "uid": "", "action": action, "type": "dns-01", "dnsName": name, "key": "123d==", "resourceNamespace": "cert-manager",
-        "resolvedFQDN": format!("_acme-challenge.{name}."), "resolvedZone": format!("{ZONE}."), "config": null,
-    }})
 }
 
 #[tokio::test]
@@ -112,17 +106,7 @@ async fn a_right_that_is_withdrawn_is_gone_within_seconds() {
 async fn certificates_change_on_both_sides_without_a_restart() {
     let (namespace, name) = SERVICE;
     let mut cluster = Cluster::start().await;
-    let kubeconfig = cluster.delegated(namespace, name).await;
-    let api_service = format!("v1alpha1.{GROUP}");
-    let rights = json!({"kind": "List", "apiVersion": "v1", "items": [
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "acmegate"}, "rules": [
-            {"apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices"], "resourceNames": [api_service], "verbs": ["get", "list", "watch", "patch"]},
-        ]},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "acmegate"},
-         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "acmegate"},
-         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]},
-    ]});
-    cluster.apply(&rights.to_string()).await;
+    let kubeconfig = lab::self_made(&cluster).await;
     let config = zone()
         .section("kubernetes", &format!("kubeconfig: {kubeconfig:?}"))
         .section("webhook", &format!("listen: \"{ANY}\"\nservice: {{name: {name}, namespace: {namespace}}}\ncallers: {{cluster: true}}"));
@@ -130,7 +114,7 @@ async fn certificates_change_on_both_sides_without_a_restart() {
     // Somebody else's authority stands there at first.
     let wrong = Authority::new("somebody");
     cluster.route(GROUP, SERVICE, acmegate.door("webhook"), wrong.certificate()).await;
-    let path = format!("/apis/apiregistration.k8s.io/v1/apiservices/{api_service}");
+    let path = format!("/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.{GROUP}");
     let bundle = cluster.api().get(&path).await["spec"]["caBundle"].clone();
     assert!(bundle.as_str().is_some_and(|bundle| !bundle.is_empty()));
 
@@ -146,8 +130,7 @@ async fn certificates_change_on_both_sides_without_a_restart() {
 async fn a_refusal_is_an_event_of_the_namespace() {
     let lab = Lab::share().await;
     lab.cluster.namespace("told").await;
-    let mut payload = payload("Present", "elsewhere.invalid");
-    payload["request"]["resourceNamespace"] = json!("told");
+    let payload = payload("Present", "told", "elsewhere.invalid");
     for _ in 0..2 {
         let answer = lab.cluster.api().create(&format!("/apis/{GROUP}/v1alpha1/{SOLVER}"), &payload).await;
         assert_eq!(answer["response"]["success"], false, "{answer}");

@@ -114,15 +114,8 @@ async fn the_api_server_has_no_complaint() {
 /// A Service as a chart makes it, whose address acmegate has; and a restart of the API server loses nothing.
 #[tokio::test]
 async fn a_service_of_its_own_leads_there_after_a_restart_too() {
-    let (namespace, name) = SERVICE;
     let mut cluster = Cluster::start().await;
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
-        "spec": {"ports": [{"name": "https", "port": 443, "targetPort": "https"}], "selector": {"app.kubernetes.io/name": "acmegate"}},
-    });
-    cluster.namespace(namespace).await;
-    cluster.apply(&service.to_string()).await;
-    let address = cluster.service_address(namespace, name).await;
+    let address = lab::service(&cluster).await;
     let (_acmegate, door) = lab::alone(&cluster, address).await;
     cluster.register(GROUP, SERVICE, address.port(), door.certificate()).await;
 

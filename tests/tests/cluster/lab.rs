@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     ops::Deref,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Weak},
 };
 
@@ -14,6 +14,7 @@ use acmegate_tests::{
     webhook::{SERVICE, Webhook},
     world::{World, ZONE},
 };
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 /// The API group and the solver of the configuration.
@@ -34,9 +35,46 @@ pub(crate) async fn alone(cluster: &Cluster, address: SocketAddr) -> (Acmegate, 
     (Acmegate::started(configuration(&door, address, &kubeconfig, zone())).await, door)
 }
 
+/// An account that may, beside what every aggregated API server may, keep the authority in its APIService; gives its kubeconfig.
+pub(crate) async fn self_made(cluster: &Cluster) -> PathBuf {
+    let (namespace, name) = SERVICE;
+    let kubeconfig = cluster.delegated(namespace, name).await;
+    let rights = json!({"kind": "List", "apiVersion": "v1", "items": [
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "acmegate"}, "rules": [{
+            "apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices"], "resourceNames": [format!("v1alpha1.{GROUP}")],
+            "verbs": ["get", "list", "watch", "patch"],
+        }]},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "acmegate"},
+         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "acmegate"},
+         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]},
+    ]});
+    cluster.apply(&rights.to_string()).await;
+    kubeconfig
+}
+
+/// A Service as a chart makes it; gives the address at which acmegate has to listen to be it, after each start the same one.
+pub(crate) async fn service(cluster: &Cluster) -> SocketAddr {
+    let (namespace, name) = SERVICE;
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
+        "spec": {"ports": [{"name": "https", "port": 443, "targetPort": "https"}], "selector": {"app.kubernetes.io/name": "acmegate"}},
+    });
+    cluster.namespace(namespace).await;
+    cluster.apply(&service.to_string()).await;
+    cluster.service_address(namespace, name).await
+}
+
 /// The zone, and nothing else.
 pub(crate) fn zone() -> Config {
     Config::new().dns(ANY).zone_with(ZONE, &format!("ns1.{ZONE}"), &[&format!("ns1.{ZONE}. 3600 A 198.51.100.1")])
+}
+
+/// What cert-manager asks for an Issuer of this namespace, for a name whose challenge nothing leads elsewhere.
+pub(crate) fn payload(action: &str, namespace: &str, name: &str) -> Value {
+    json!({"request": {
+        "uid": "", "action": action, "type": "dns-01", "dnsName": name, "key": "123d==", "resourceNamespace": namespace,
+        "resolvedFQDN": format!("_acme-challenge.{name}."), "resolvedZone": "", "config": null,
+    }})
 }
 
 /// Everything, running. The controllers end before the API server that they talk to.
@@ -100,7 +138,7 @@ impl Drop for Share {
 }
 
 /// What lets acmegate tell people of their challenges, as the chart would have it.
-const EVENTS: &str = "
+pub(crate) const EVENTS: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: acmegate}
@@ -116,7 +154,7 @@ subjects:
 ";
 
 /// What lets cert-manager's ServiceAccount call the webhook, as the chart would have it.
-const DOMAIN_SOLVER: &str = "
+pub(crate) const DOMAIN_SOLVER: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: acmegate:domain-solver}

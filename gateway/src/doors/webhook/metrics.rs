@@ -1,18 +1,23 @@
 //! What the door counts.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
-    metrics::{counter::Counter, family::Family},
-    registry::Registry,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
 };
 
 /// The door's counters.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Metrics {
     requests: Family<Labels, Counter>,
+    durations: Histogram,
     /// Those that have a series of their own.
     namespaces: Arc<Mutex<HashSet<String>>>,
 }
@@ -22,12 +27,19 @@ const MOST_NAMESPACES: usize = 500;
 
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self {
+            requests: Family::default(),
+            // From what the disk takes (1 ms) to what the API server waits for (33 s).
+            durations: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            namespaces: Arc::default(),
+        };
         registry.register(
             "acmegate_webhook_requests",
             "Challenges at the webhook door, by namespace, action and outcome",
             metrics.requests.clone(),
         );
+        let help = "Time from a challenge's whole header, once it is known who asks, to its answer";
+        registry.register_with_unit("acmegate_webhook_request", help, Unit::Seconds, metrics.durations.clone());
         metrics
     }
 
@@ -35,6 +47,11 @@ impl Metrics {
     pub(super) fn count(&self, namespace: Option<&str>, action: ActionLabel, outcome: OutcomeLabel) {
         let namespace = self.label(namespace.unwrap_or_default());
         self.requests.get_or_create(&Labels { namespace, action, outcome }).inc();
+    }
+
+    /// The time that a call took, whatever came of it.
+    pub(super) fn took(&self, time: Duration) {
+        self.durations.observe(time.as_secs_f64());
     }
 
     fn label(&self, namespace: &str) -> String {

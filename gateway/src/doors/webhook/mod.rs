@@ -7,6 +7,7 @@
 
 mod callers;
 mod discovery;
+mod issuer;
 mod metrics;
 mod openapi;
 mod payload;
@@ -17,8 +18,9 @@ mod status;
 mod tests;
 
 pub use callers::{Caller, Callers, Certificates, ClusterCallers};
+pub(crate) use issuer::{Wanted, wanted};
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -83,12 +85,17 @@ impl Surroundings {
 /// The door's routes. Those of health apart, they answer who may call alone.
 pub fn router(engine: &Engine, config: &config::Webhook, around: Surroundings, registry: &mut Registry) -> Router {
     let Surroundings { callers, namespaces, events } = around;
-    let solver = Arc::new(Solver::new(engine, config, namespaces, events, Metrics::register(registry)));
+    let metrics = Metrics::register(registry);
+    let solver = Arc::new(Solver::new(engine, config, namespaces, events, metrics.clone()));
     let documents = Documents::new(&config.group, &config.solver);
     let resource = format!("/apis/{}/{VERSION}/{}", config.group, config.solver);
-    let mut router = Router::new()
-        .route(&resource, post(move |request: Request| async move { solver.answer(request).await }))
-        .route("/apis", get(documents.groups()));
+    let solve = async move |request: Request| {
+        let begun = Instant::now();
+        let answer = solver.answer(request).await;
+        metrics.took(begun.elapsed());
+        answer
+    };
+    let mut router = Router::new().route(&resource, post(solve)).route("/apis", get(documents.groups()));
     for (path, document) in documents.into_documents() {
         router = router.route(&path, get(move |request: Request| async move { document.answer(request.headers()) }));
     }

@@ -4,7 +4,10 @@ use std::fmt::{self, Write};
 
 use authdns::Name;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{Error, Unexpected},
+};
 use serde_json::value::RawValue;
 
 use super::{PAYLOAD_GROUP, PAYLOAD_KIND, VERSION, status::Status};
@@ -118,7 +121,7 @@ impl Challenge {
     pub(super) fn parse(body: &[u8], group: &str) -> Result<Self, Status> {
         let malformed =
             |error: serde_json::Error| Status::new(StatusCode::BAD_REQUEST, format!("the body is not a {PAYLOAD_KIND}: {}", brief(&error)));
-        let payload: Payload = serde_json::from_slice(body).map_err(malformed)?;
+        let payload: Payload = object(body).map_err(malformed)?;
         let known = |api_version: &str| [PAYLOAD_GROUP, group].iter().any(|group| api_version.strip_prefix(group) == Some("/v1alpha1"));
         if payload.api_version.is_some_and(|given| !given.is_empty() && !known(&given))
             || payload.kind.is_some_and(|given| !given.is_empty() && given != PAYLOAD_KIND)
@@ -129,7 +132,7 @@ impl Challenge {
         let Some(raw) = payload.request else {
             return Err(Status::new(StatusCode::BAD_REQUEST, format!("the {PAYLOAD_KIND} has no request")));
         };
-        let fields = serde_json::from_str(raw.get()).map_err(malformed)?;
+        let fields = object(raw.get().as_bytes()).map_err(malformed)?;
         Ok(Self { raw, fields })
     }
 
@@ -224,6 +227,14 @@ impl Challenge {
             },
         }
     }
+}
+
+/// Reads an object: serde would take an array of its fields, too.
+fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    if json.trim_ascii_start().starts_with(b"[") {
+        return Err(Error::invalid_type(Unexpected::Seq, &"an object"));
+    }
+    serde_json::from_slice(json)
 }
 
 /// `{"name": "dns-token"}`, and not one key more; a name as Kubernetes has it (RFC 1123 subdomain).

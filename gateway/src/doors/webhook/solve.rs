@@ -28,8 +28,10 @@ use crate::{
     web::read_body,
 };
 
-/// Largest request body, in bytes; a real one has less than one thousand, most of it the issuer's `config`.
-const MAX_BODY: usize = 256 * 1024;
+/// Largest request body, in bytes; a real one has less than one thousand, most of it the issuer's `config`. Yet a tenant's issuer can hold as much as etcd
+/// takes (1.5 MiB), and its CleanUp has to be read like any other: a refused one would keep the tenant's namespace from going, for ever. This is what Go's
+/// webhooks take.
+const MAX_BODY: usize = 3 * 1024 * 1024;
 
 /// How long a value stands if nobody cleans it up. cert-manager cleans up always, sooner or later; each Present starts the time anew. So this ends only
 /// what a deleted cluster has left behind.

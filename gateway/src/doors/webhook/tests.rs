@@ -145,6 +145,7 @@ async fn present_and_clean_up_may_be_repeated() {
             "acmegate_webhook_requests_total{namespace=\"cert-manager\",action=\"present\",outcome=\"ok\"} 2"
         ]
     );
+    assert_eq!(door.bench.metrics("acmegate_webhook_request_seconds_count"), ["acmegate_webhook_request_seconds_count 4"]);
 }
 
 #[tokio::test]
@@ -364,8 +365,9 @@ async fn malformed_requests_are_answered_with_a_status() {
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "UnsupportedMediaType",
     );
-    let large = json!({"request": challenge("Present", json!({"config": "x".repeat(300_000)}))}).to_string();
-    status(&door.post(PATH, "", &large).await, StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge");
+    // Refused for what it announces, before a byte is read.
+    let large = format!("POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{{", 4 << 20);
+    status(&door.site.ask(&large).await, StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge");
     let deep = format!("{{\"request\":{{\"config\":{}{}}}}}", "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(door.post(PATH, "", &deep).await.status, "201 Created");
     for path in ["/", "/api", "/apis/other.test", "/apis/acme.corp.test/v1", &format!("{PATH}/name"), "/apis/acme.corp.test/v1alpha1/other"]
@@ -378,6 +380,16 @@ async fn malformed_requests_are_answered_with_a_status() {
     let reply = door.post("/apis", "", "{}").await;
     status(&reply, StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed");
     assert_eq!(reply.header("allow"), "GET,HEAD");
+}
+
+/// As large as etcd keeps an issuer: it is refused for what it says, and its CleanUp is a CleanUp.
+#[tokio::test]
+async fn a_config_as_large_as_an_issuer_can_be_keeps_no_challenge_from_going() {
+    let door = Door::open();
+    for config in [json!({"backend": "x".repeat(3 << 19)}), json!({"x".repeat(3 << 19): null}), json!("x".repeat(3 << 19))] {
+        assert!(door.fails(&challenge("Present", json!({"config": config}))).await.len() < 300);
+        door.succeeds(&challenge("CleanUp", json!({"config": config}))).await;
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,17 @@ fn the_envelope_may_name_its_kind_or_not() {
 
 #[test]
 fn the_request_is_needed() {
-    for body in ["", "{}", "null", "[]", "{\"request\":null}", "{\"request\":5}", "{\"request\":{\"key\":5}}"] {
+    for body in [
+        "",
+        "{}",
+        "null",
+        "[]",
+        "{\"request\":null}",
+        "{\"request\":5}",
+        "{\"request\":{\"key\":5}}",
+        "{\"request\":[null]}",
+        "[null,null,{}]",
+    ] {
         assert!(Challenge::parse(body.as_bytes(), GROUP).is_err(), "{body}");
     }
 }
