@@ -31,6 +31,12 @@ pub enum IssueError {
         /// The directory's URL.
         directory: String,
     },
+    /// CAA records forbid the CA to issue; nothing was ordered.
+    #[error("nothing was ordered, for the CA would have to refuse:\n{}", texts.join("\n"))]
+    Caa {
+        /// For each name: why, and the record to create or to change.
+        texts: Vec<String>,
+    },
     /// Challenge names do not lead to a name that the issuer may write.
     #[error("{}", texts.join("\n"))]
     Delegation {

@@ -17,11 +17,12 @@
 //!   themselves.
 //!
 //! The files: [`request`], [`event`], [`issued`] and [`error`] are what callers see; [`names`] and [`target`] say what may be asked for and
-//! where values go; [`run`] is one run, [`claims`] its values, [`caches`] who may remember
+//! where values go; [`run`] is one run, [`claims`] its values, [`caa`] what forbids an order, [`caches`] who may remember
 //! older ones; [`certificate`] and [`files`] check and write; [`acme`] talks to the CA; [`accounts`] is for those who look after the accounts there.
 
 mod accounts;
 mod acme;
+mod caa;
 mod caches;
 mod certificate;
 mod claims;

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     acme::{Authorization, Clients, Download, Order, Polled, Problem, Session, Status},
-    certificate,
+    caa, certificate,
     claims::Claims,
     error::{Failure, IssueError},
     event::{Event, Reporter},
@@ -121,6 +121,7 @@ impl Run<'_> {
         if let Some(url) = signed_in.map_err(|error| IssueError::from_acme("the account's registration", error))? {
             self.reporter.send(Event::AccountReady { url });
         }
+        clock.time("caa", self.caa(session)).await?;
         let names = self.names.to_strings();
         let profile = directory.profile.as_deref();
         let order = match clock.time("order", session.new_order(&names, profile)).await {
@@ -148,6 +149,15 @@ impl Run<'_> {
             }
         }
         Ok(Ordered { order, pending })
+    }
+
+    /// Before the order: a CA that looks at the CAA records after it has already counted it.
+    async fn caa(&self, session: &Session) -> Result<(), IssueError> {
+        let acme = |error| IssueError::from_acme("its directory", error);
+        let (identities, account) = (session.caa_identities().await.map_err(acme)?, session.signed_in().map_err(acme)?);
+        let warnings = caa::check(self.engine, self.names, &identities, &account.url).await?;
+        warnings.into_iter().for_each(|text| self.reporter.warn(text));
+        Ok(())
     }
 
     async fn authorizations(&self, session: &Session, order: &Order) -> Result<Vec<(String, Authorization)>, IssueError> {

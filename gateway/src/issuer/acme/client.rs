@@ -106,6 +106,14 @@ impl Session {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// The domains by which CAA records mean this CA; empty if it does not say.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn caa_identities(&self) -> Result<Vec<String>, AcmeError> {
+        Ok(self.document().await?.meta.caa_identities.clone())
+    }
+
     /// The directory's URL.
     pub(super) fn directory_url(&self) -> &str {
         &self.client.url
