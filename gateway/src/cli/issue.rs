@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     doors::admin::{Client, ClientError},
     engine::EngineError,
-    issuer::{Event, IssueError, IssueRequest, Issued, Issuer, KeyType, Names, Outcome, Rehearsal, Reporter, write_files},
+    issuer::{Event, Fallback, IssueError, IssueRequest, Issued, Issuer, KeyType, Names, Outcome, Rehearsal, Reporter, write_files},
     store::StoreError,
 };
 
@@ -42,6 +42,9 @@ pub(super) struct IssueArgs {
     names: Vec<String>,
     #[command(flatten)]
     directory: DirectoryArgs,
+    /// Another ACME directory, for when the one before it is down or refuses; may be given several times
+    #[arg(long, value_name = "NAME|URL")]
+    fallback: Vec<String>,
     /// Where privkey.pem, cert.pem, chain.pem and fullchain.pem go [default: ./ and the first name, `_` for `*`]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -68,7 +71,9 @@ pub(super) fn run(args: &IssueArgs, config: Config) -> Result<(), Failure> {
     if let Some(chain) = &args.preferred_chain {
         directory.preferred_chain = Some(chain.clone());
     }
-    let request = IssueRequest { names: names.to_strings(), directory, key_type: args.key_type, dry_run: args.dry_run };
+    let fallbacks = args.fallback.iter().map(|wanted| args.directory.another(wanted, "--fallback", &config).map(Fallback));
+    let fallbacks = fallbacks.collect::<Result<_, _>>()?;
+    let request = IssueRequest { names: names.to_strings(), directory, fallbacks, key_type: args.key_type, dry_run: args.dry_run };
     // Before the CA is asked for anything: an order that cannot be written down would be wasted.
     let out = if args.dry_run { None } else { Some(Folder::prepare(args.out.clone().unwrap_or_else(|| default_folder(&request.names)))?) };
     let done = |outcome| match (outcome, out) {

@@ -141,6 +141,28 @@ impl IssueError {
         }
     }
 
+    /// True if another CA may issue all the same.
+    pub const fn is_the_cas(&self) -> bool {
+        match self {
+            Self::BadDirectory { .. }
+            | Self::Caa { .. }
+            | Self::Refused { .. }
+            | Self::Later { .. }
+            | Self::Unreachable { .. }
+            | Self::TooSlow { .. }
+            | Self::BadCertificate { .. } => true,
+            Self::BadName { .. }
+            | Self::NoAccount { .. }
+            | Self::Delegation { .. }
+            | Self::Claim { .. }
+            | Self::Propagation { .. }
+            | Self::Invalid { .. }
+            | Self::Store { .. }
+            | Self::Cancelled
+            | Self::Internal { .. } => false,
+        }
+    }
+
     /// An answer, or the lack of one, to `action`.
     pub(super) fn from_acme(action: &str, error: AcmeError) -> Self {
         let action = action.to_owned();

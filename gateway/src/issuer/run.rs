@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     claim::Backend,
+    config::Directory,
     engine::Engine,
     propagation::{Checker, Plan, Progress, PropagationError, Values},
 };
@@ -47,6 +48,8 @@ pub(super) struct Run<'a> {
     pub(super) engine: &'a Engine,
     pub(super) clients: &'a Clients,
     pub(super) request: &'a IssueRequest,
+    /// The CA of this run.
+    pub(super) directory: &'a Directory,
     pub(super) names: &'a Names,
     pub(super) reporter: &'a Reporter,
     pub(super) claims: &'a Claims,
@@ -80,7 +83,7 @@ impl Run<'_> {
     /// [`IssueError`]. Claims may stand; the caller releases them.
     pub(super) async fn go(&self) -> Result<Outcome, IssueError> {
         let clock = Clock::start();
-        let directory = &self.request.directory;
+        let directory = self.directory;
         let session = self.clients.session(directory).await.map_err(|error| IssueError::from_acme("connect", error))?;
         let checker = Checker::new(&self.engine.config.propagation);
         if self.request.dry_run {
@@ -116,7 +119,7 @@ impl Run<'_> {
     }
 
     async fn order(&self, clock: &Clock, session: &Session) -> Result<Ordered, IssueError> {
-        let (store, directory) = (&*self.engine.store, &self.request.directory);
+        let (store, directory) = (&*self.engine.store, self.directory);
         let signed_in = clock.time("account", session.sign_in(store, directory)).await;
         if let Some(url) = signed_in.map_err(|error| IssueError::from_acme("the account's registration", error))? {
             self.reporter.send(Event::AccountReady { url });
@@ -330,7 +333,7 @@ impl Run<'_> {
 
     /// The certificate with the chain that was asked for, or with the CA's own if there is none such: a certificate with another chain is better than none.
     async fn preferred(&self, session: &Session, first: Download) -> Result<Download, IssueError> {
-        let Some(wanted) = &self.request.directory.preferred_chain else { return Ok(first) };
+        let Some(wanted) = &self.directory.preferred_chain else { return Ok(first) };
         let mut offered = Vec::new();
         let mut is_it = |download: &Download| {
             let issuer = certificate::last_issuer(&download.chain);
