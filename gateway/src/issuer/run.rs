@@ -39,6 +39,8 @@ use crate::{
 const CA_IN_FLIGHT: usize = 8;
 /// Delegations that one run follows side by side.
 const DNS_IN_FLIGHT: usize = 16;
+/// By how much the clock may differ from the CA's. The answers of slow CAs take their time.
+const SKEW: Duration = Duration::from_secs(90);
 /// How long the CA may take to validate, and to issue.
 const VALIDATION: Duration = Duration::from_secs(300);
 const ISSUANCE: Duration = Duration::from_secs(300);
@@ -139,6 +141,14 @@ impl Run<'_> {
             other => other,
         };
         let order = order.map_err(|error| IssueError::from_acme("the order", error))?;
+        let ahead = session.clock_ahead();
+        if ahead.unsigned_abs() >= SKEW.as_secs() {
+            let which = if ahead > 0 { "fast" } else { "slow" };
+            self.reporter.warn(format!(
+                "this machine's clock is {} s {which} by the CA's: synchronise it by NTP, or certificates will be renewed at the wrong time and signatures refused",
+                ahead.unsigned_abs()
+            ));
+        }
         self.reporter.send(Event::OrderCreated { url: order.url.clone(), names: names.len() });
         if order.status != Status::Pending {
             return Ok(Ordered { order, pending: Vec::new() });
@@ -240,7 +250,7 @@ impl Run<'_> {
         }
         let waited = clock.time("validation", session.wait(&order.url, |status| status == Status::Pending, VALIDATION)).await;
         let order = match waited.map_err(|error| IssueError::from_acme("the order", error))? {
-            Polled::Done(order) => order,
+            Polled::Done(order) => *order,
             Polled::TooSlow => return Err(IssueError::TooSlow { action: "validation".into(), seconds: VALIDATION.as_secs() }),
         };
         if order.status == Status::Invalid {
@@ -380,7 +390,7 @@ impl Run<'_> {
             let waiting = |status| matches!(status, Status::Ready | Status::Processing);
             let waited = clock.time("issuance", session.wait(&order.url, waiting, ISSUANCE)).await;
             order = match waited.map_err(|error| IssueError::from_acme("the order", error))? {
-                Polled::Done(order) => order,
+                Polled::Done(order) => *order,
                 Polled::TooSlow => return Err(IssueError::TooSlow { action: "the certificate".into(), seconds: ISSUANCE.as_secs() }),
             };
         }

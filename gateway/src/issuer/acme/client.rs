@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicI64, AtomicU32, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -48,6 +48,8 @@ pub(in crate::issuer) struct Client {
     http: Http,
     document: AsyncMutex<Option<(Instant, Arc<DirectoryDocument>)>>,
     nonces: Nonces,
+    /// Seconds, at the last answer.
+    ahead: AtomicI64,
     /// The orders of all runs, so that none takes another's for one that it lost.
     pub(super) orders: Mutex<HashSet<String>>,
     /// Locked while the account is looked up or registered, so that forty first certificates make one account.
@@ -95,6 +97,7 @@ impl Clients {
             kid,
             document: AsyncMutex::default(),
             nonces: Nonces::default(),
+            ahead: AtomicI64::default(),
             orders: Mutex::default(),
             account: AsyncMutex::default(),
         });
@@ -258,7 +261,16 @@ impl Session {
     ) -> Result<Reply, AcmeError> {
         let jws = sign(signer, nonce, url, payload)?;
         self.count();
-        self.client.http.post(url, accept, jws).await
+        let reply = self.client.http.post(url, accept, jws).await?;
+        if let Some(ahead) = reply.ahead {
+            self.client.ahead.store(ahead, Ordering::Relaxed);
+        }
+        Ok(reply)
+    }
+
+    /// How many seconds our clock was ahead of the CA's at its last answer (behind, if negative).
+    pub(in crate::issuer) fn clock_ahead(&self) -> i64 {
+        self.client.ahead.load(Ordering::Relaxed)
     }
 
     async fn new_nonce(&self) -> Result<String, AcmeError> {

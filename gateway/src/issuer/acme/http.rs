@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::{
     Certificate, Method, Request, Response, Url,
-    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK, LOCATION, RETRY_AFTER},
+    header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LINK, LOCATION, RETRY_AFTER},
     redirect,
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Reply {
     pub(super) nonce: Option<String>,
     pub(super) location: Option<String>,
     pub(super) retry_at: Option<SystemTime>,
+    /// How many seconds our clock is ahead of the CA's (behind, if negative), give or take those that the answer took.
+    pub(super) ahead: Option<i64>,
     /// Where the same certificate is with other chains (RFC 8555, 7.4.2).
     pub(super) alternates: Vec<String>,
     /// Where a list goes on (RFC 8555, 7.1.2.1).
@@ -88,11 +90,12 @@ impl Http {
         let response = self.0.execute(request).await.map_err(|error| transport(&host, &error))?;
         let header = |name: &str| text(response.headers(), name);
         let (status, nonce, location) = (response.status().as_u16(), header(REPLAY_NONCE), header(LOCATION.as_str()));
+        let ahead = header(DATE.as_str()).and_then(|date| ahead(&date, SystemTime::now()));
         let retry_at = header(RETRY_AFTER.as_str()).and_then(|text| retry_after::parse(&text, SystemTime::now()));
         let alternates = links(&response, "alternate").take(MOST_ALTERNATES).collect();
         let next = links(&response, "next").next();
         let body = read(response, &host).await?;
-        Ok(Reply { status, nonce, location, retry_at, alternates, next, body })
+        Ok(Reply { status, nonce, location, retry_at, ahead, alternates, next, body })
     }
 }
 
@@ -136,6 +139,12 @@ async fn read(mut response: Response, host: &str) -> Result<Vec<u8>, AcmeError> 
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(ToOwned::to_owned)
+}
+
+fn ahead(date: &str, now: SystemTime) -> Option<i64> {
+    let date = httpdate::parse_http_date(date).ok()?;
+    let seconds = |distance: Duration| i64::try_from(distance.as_secs()).unwrap_or(i64::MAX);
+    Some(now.duration_since(date).map_or_else(|behind| -seconds(behind.duration()), seconds))
 }
 
 fn links<'r>(response: &'r Response, relation: &'static str) -> impl Iterator<Item = String> + use<'r> {
@@ -203,6 +212,14 @@ mod tests {
         for none in ["", "<", "<https://ca.test/x", r#"<https://ca.test/x>;rel="index""#, "rel=alternate", "<:>;rel=alternate"] {
             assert!(found(none).len() <= usize::from(none.starts_with("<:")), "{none}");
         }
+    }
+
+    #[test]
+    fn the_clock_is_compared_with_the_ca_s() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        assert_eq!(ahead("Sun, 06 Nov 1994 08:39:37 GMT", now), Some(600));
+        assert_eq!(ahead("Sun, 06 Nov 1994 08:59:37 GMT", now), Some(-600));
+        assert_eq!(ahead("yesterday", now), None);
     }
 
     #[test]

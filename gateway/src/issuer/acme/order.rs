@@ -101,7 +101,7 @@ pub(in crate::issuer) struct Download {
 /// How a wait ended.
 pub(in crate::issuer) enum Polled {
     /// The order has left the status that was waited on.
-    Done(Order),
+    Done(Box<Order>),
     /// It had not when the time was up.
     TooSlow,
 }
@@ -345,7 +345,7 @@ impl Session {
                     };
                     lost = 0;
                     if !waiting(order.status) {
-                        return Ok(Polled::Done(order));
+                        return Ok(Polled::Done(Box::new(order)));
                     }
                     early.next().or_else(|| wait_of(reply.retry_at))
                 }
