@@ -3,6 +3,7 @@
 mod accounts;
 mod check;
 mod config_check;
+mod deploy;
 mod directory;
 mod failure;
 mod issue;
