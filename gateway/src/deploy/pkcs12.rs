@@ -180,14 +180,13 @@ struct Encrypted {
 }
 
 impl Encrypted {
-    /// Encrypts in place: the clear text does not stay in memory.
+    /// Encrypts; the clear text does not stay in memory.
     fn new(clear: Vec<u8>, password: &Password) -> Result<Self, String> {
         let failed = |_| "the encryption failed".to_owned();
-        let mut clear = Zeroizing::new(clear);
+        let clear = Zeroizing::new(clear);
         // Room for the padding, so that no copy of the clear text is left by a vector that grows.
         let mut bytes = Vec::with_capacity(clear.len() + 16);
         bytes.extend_from_slice(&clear);
-        zeroize::Zeroize::zeroize(&mut *clear);
         let salt = salt()?;
         let mut key = Zeroizing::new([0; 32]);
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds(), &salt, password.0.expose_secret().as_bytes(), &mut *key);
@@ -231,7 +230,7 @@ impl Mac {
     fn of(bytes: &[u8], password: &Password) -> Result<Self, String> {
         let salt = salt()?;
         let key = mac_key(password.0.expose_secret(), &salt, ROUNDS);
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &*key), bytes).as_ref().to_vec();
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), bytes).as_ref().to_vec();
         Ok(Self { salt, tag })
     }
 

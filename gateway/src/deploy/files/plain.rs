@@ -4,6 +4,8 @@
 //! renamed before everything is on disk, that the key goes first, and `fullchain.pem`, which most servers read, right after it. A crash between the renames leaves a new
 //! key beside an old certificate: repeating the deployment mends that, and programs that cannot wait for it are better off with one of the other layouts.
 
+use std::io;
+
 use super::{Files, Issued, Part, Password, Written, at};
 use crate::{
     deploy::{DeployError, pkcs12 as encoding},
@@ -25,6 +27,12 @@ pub(super) fn flat(files: &Files, issued: &Issued) -> Result<Written, DeployErro
     }
     for (_, pending) in &beside {
         pending.sync().map_err(at(pending.place()))?;
+    }
+    // The one thing that a rename cannot replace is found before the first one.
+    for (_, pending) in &beside {
+        if pending.place().is_dir() {
+            return Err(at(pending.place())(io::ErrorKind::IsADirectory.into()));
+        }
     }
     let mut written = Vec::with_capacity(FOUR.len());
     for (part, pending) in beside {
@@ -111,6 +119,21 @@ mod tests {
         bad.private_key_pem = good.private_key_pem.clone();
         assert!(matches!(files.write(&bad), Err(DeployError::Mismatch(_))));
         assert_eq!(fs::read_to_string(out.path().join("fullchain.pem")).unwrap(), good.fullchain_pem);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_replaced_is_found_before_the_key_moves() {
+        let out = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        let files = Files::flat(out.path().to_owned(), "one.test");
+        let old = authority.issue(&["one.test"]);
+        files.write(&old).unwrap();
+        fs::remove_file(out.path().join("chain.pem")).unwrap();
+        fs::create_dir(out.path().join("chain.pem")).unwrap();
+        let error = files.write(&authority.issue(&["one.test"])).unwrap_err().to_string();
+        assert!(error.contains("chain.pem could not be written"), "{error}");
+        assert_eq!(fs::read_to_string(out.path().join("privkey.pem")).unwrap(), old.private_key_pem.expose());
+        assert_eq!(fs::read_dir(out.path()).unwrap().count(), 4, "nothing is left of it");
     }
 
     /// Root may give files away; anybody else is refused, and nothing has changed.
