@@ -236,8 +236,6 @@ pub(super) async fn run_program(program: &str, arguments: &[&str], limit: Durati
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::issuer::Authority;
 
@@ -307,9 +305,7 @@ mod tests {
     async fn an_order_to_stop_ends_it() {
         let stop = CancellationToken::new();
         stop.cancel();
-        let started = Instant::now();
         let error = sh("sleep 1000", Duration::from_secs(1000)).run(&BTreeMap::new(), &stop).await.unwrap_err();
         assert!(matches!(error, DeployError::Program { ended: Ended::Stopped, .. }), "{error}");
-        assert!(started.elapsed() < Duration::from_secs(900));
     }
 }

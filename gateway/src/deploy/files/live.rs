@@ -126,7 +126,9 @@ impl Lineage<'_> {
             for (_, name) in FOUR {
                 symlink(format!("../../archive/{}/{name}{version}.pem", self.name), folder.join(format!("{name}.pem")))?;
             }
-            disk::sync_folder(&folder)
+            disk::sync_folder(&folder)?;
+            // The link that readers follow must not be on disk before what it leads to.
+            disk::sync_folder(self.live)
         };
         let made = make();
         if made.is_err() {
