@@ -40,6 +40,7 @@ pub mod kubernetes;
 pub mod lego;
 pub mod measure;
 pub mod ministack;
+pub mod misbehaving;
 pub mod nsd;
 pub mod pdns;
 pub mod peers;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
+use std::{net::TcpListener, sync::Arc};
+
 use acmegate_tests::{
     acmegate::Issued,
     certificates::assert_issued,
@@ -138,6 +140,27 @@ async fn of_several_chains_the_preferred_one_is_taken() {
     issued.succeeded();
     issued.output.says("offers no chain that ends with \"Nobody's Root\"");
     assert_eq!(last_issuer(&issued), root(0).await, "the CA's own");
+}
+
+/// The first one is gone, the second refuses the name, the third issues. What no authority can mend is no reason to try another.
+#[tokio::test]
+async fn authorities_are_tried_in_turn() {
+    let gone = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a free port");
+    let name = format!("turn.{ZONE}");
+    let refusing = Arc::new(Options::always_valid().block(&name).start().await);
+    let known = Arc::clone(&refusing);
+    let world = World::builder().config(move |config| config.directory("refusing", &known)).start().await;
+    let order = || world.acmegate.issue(&[&name]).directory(&format!("https://{gone}/dir")).argument("--fallback").argument("refusing");
+    let refused = order().run().await;
+    refused.output.exited(1).says(&format!("https://{gone}/dir did not issue, and refusing is tried")).says("the CA refused");
+    let issued = order().argument("--fallback").argument("testca").run().await;
+    issued.succeeded();
+    issued.output.says("refusing did not issue, and testca is tried");
+    assert_issued(issued.folder(), &world.ca, &[&name]).await;
+    let elsewhere = world.acmegate.issue(&["nowhere.example.test"]).argument("--fallback").argument("refusing").run().await;
+    elsewhere.output.exited(1).says("has no CNAME");
+    assert!(!elsewhere.output.stderr.contains("is tried"), "{}", elsewhere.output.stderr);
+    drop(refusing);
 }
 
 fn common_name(name: &X509Name<'_>) -> String {

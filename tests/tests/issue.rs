@@ -111,6 +111,27 @@ async fn a_wrong_cname_is_answered_with_what_it_is_and_what_it_should_be() {
 }
 
 /// The first order fails for want of a CNAME; the second one, once it is there, needs nothing else.
+/// What a CA would refuse after the order is refused before it, with the record to create; and what allows it does.
+#[tokio::test]
+async fn caa_records_are_read_before_anything_is_ordered() {
+    let world = World::start().await;
+    let names = ["www.guarded.example.test", "*.www.guarded.example.test"];
+    world.delegate(names[0]).await;
+    world.bind.add("guarded.example.test. 60 CAA 0 issue \"other-ca.test\"").await;
+    let refused = world.acmegate.issue(&names[..1]).run().await;
+    let record = "add guarded.example.test CAA 0 issue \"pebble.letsencrypt.org\"";
+    refused.output.exited(1).says("nothing was ordered").says("let other-ca.test issue").says(record);
+    assert_folder_is_empty(refused.folder());
+    world.bind.add("guarded.example.test. 60 CAA 0 issue \"pebble.letsencrypt.org; validationmethods=dns-01\"").await;
+    world.bind.add("guarded.example.test. 60 CAA 0 issuewild \";\"").await;
+    let wildcard = world.acmegate.issue(&names).run().await;
+    wildcard.output.exited(1).says("*.www.guarded.example.test: ").says("issuewild");
+    assert_eq!(requests(&world, "/order-plz"), 0, "no order was made");
+    let allowed = world.acmegate.issue(&names[..1]).run().await;
+    assert_certificate(&world, &allowed, &names[..1]).await;
+    assert_no_values_left(&world, &names[..1]).await;
+}
+
 #[tokio::test]
 async fn creating_the_record_is_all_that_was_missing() {
     let world = World::start().await;

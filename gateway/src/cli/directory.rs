@@ -27,31 +27,35 @@ impl DirectoryArgs {
     /// # Errors
     /// Wrong usage.
     pub(super) fn choose(&self, config: &Config) -> Result<Directory, Failure> {
-        let known = &config.issuer.directories;
         let mut directory = match &self.directory {
-            None => known
+            Some(wanted) => named(wanted, "--directory", config)?,
+            None => config
+                .issuer
+                .directories
                 .first()
                 .cloned()
                 .ok_or_else(|| Failure::usage("no ACME directory: give --directory, or one under issuer.directories"))?,
-            Some(wanted) => match known.iter().find(|one| one.name == *wanted || one.url == *wanted) {
-                Some(directory) => directory.clone(),
-                None if reqwest::Url::parse(wanted).is_ok_and(|url| url.scheme() == "https" && url.has_host()) => Directory::at(wanted),
-                None => {
-                    let names = known.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
-                    return Err(Failure::usage(format!(
-                        "--directory {wanted}: neither an https:// URL nor a name under issuer.directories (known: {names})"
-                    )));
-                }
-            },
         };
+        if let Some(file) = &self.ca_file {
+            directory.ca_file = Some(file.clone());
+        }
+        self.complete(directory)
+    }
+
+    /// Another directory that is meant, by its name or URL; `option` is where that was written.
+    ///
+    /// # Errors
+    /// Wrong usage.
+    pub(super) fn another(&self, wanted: &str, option: &str, config: &Config) -> Result<Directory, Failure> {
+        self.complete(named(wanted, option, config)?)
+    }
+
+    fn complete(&self, mut directory: Directory) -> Result<Directory, Failure> {
         if let Some(contact) = &self.contact {
             if !is_mail_address(contact) {
                 return Err(Failure::usage(format!("--contact {contact}: not an e-mail address such as ops@example.org")));
             }
             directory.contact = Some(contact.clone());
-        }
-        if let Some(file) = &self.ca_file {
-            directory.ca_file = Some(file.clone());
         }
         // `serve` has a working directory of its own.
         if let Some(file) = &mut directory.ca_file {
@@ -59,6 +63,18 @@ impl DirectoryArgs {
                 .map_err(|error| Failure::usage(format!("the CA file {} cannot be read: {error}", file.display())))?;
         }
         Ok(directory)
+    }
+}
+
+fn named(wanted: &str, option: &str, config: &Config) -> Result<Directory, Failure> {
+    let known = &config.issuer.directories;
+    match known.iter().find(|one| one.name == *wanted || one.url == *wanted) {
+        Some(directory) => Ok(directory.clone()),
+        None if reqwest::Url::parse(wanted).is_ok_and(|url| url.scheme() == "https" && url.has_host()) => Ok(Directory::at(wanted)),
+        None => {
+            let names = known.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
+            Err(Failure::usage(format!("{option} {wanted}: neither an https:// URL nor a name under issuer.directories (known: {names})")))
+        }
     }
 }
 

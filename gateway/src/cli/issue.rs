@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     doors::admin::{Client, ClientError},
     engine::EngineError,
-    issuer::{Event, IssueError, IssueRequest, Issuer, KeyType, Names, Outcome, Rehearsal, Reporter},
+    issuer::{Event, Fallback, IssueError, IssueRequest, Issuer, KeyType, Names, Outcome, Rehearsal, Reporter},
     store::StoreError,
 };
 
@@ -42,6 +42,9 @@ pub(super) struct IssueArgs {
     names: Vec<String>,
     #[command(flatten)]
     directory: DirectoryArgs,
+    /// Another ACME directory, for when the one before it is down or refuses; may be given several times
+    #[arg(long, value_name = "NAME|URL")]
+    fallback: Vec<String>,
     /// The kind of key: p256, p384, rsa2048, rsa3072 or rsa4096
     #[arg(long, value_name = "TYPE", default_value_t)]
     key_type: KeyType,
@@ -67,7 +70,9 @@ pub(super) fn run(args: &IssueArgs, config: Config) -> Result<(), Failure> {
     if let Some(chain) = &args.preferred_chain {
         directory.preferred_chain = Some(chain.clone());
     }
-    let request = IssueRequest { names: names.to_strings(), directory, key_type: args.key_type, dry_run: args.dry_run };
+    let fallbacks = args.fallback.iter().map(|wanted| args.directory.another(wanted, "--fallback", &config).map(Fallback));
+    let fallbacks = fallbacks.collect::<Result<_, _>>()?;
+    let request = IssueRequest { names: names.to_strings(), directory, fallbacks, key_type: args.key_type, dry_run: args.dry_run };
     let deployment = args.deploy.choose(&request.names)?;
     block_on(async move {
         // Before the CA is asked for anything: an order that cannot be written down would be wasted.

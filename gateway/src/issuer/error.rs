@@ -31,6 +31,12 @@ pub enum IssueError {
         /// The directory's URL.
         directory: String,
     },
+    /// CAA records forbid the CA to issue; nothing was ordered.
+    #[error("nothing was ordered, for the CA would have to refuse:\n{}", texts.join("\n"))]
+    Caa {
+        /// For each name: why, and the record to create or to change.
+        texts: Vec<String>,
+    },
     /// Challenge names do not lead to a name that the issuer may write.
     #[error("{}", texts.join("\n"))]
     Delegation {
@@ -132,6 +138,28 @@ impl IssueError {
             Self::BadName { .. } | Self::BadDirectory { .. } => 2,
             Self::Later { .. } | Self::Claim { later: true, .. } | Self::Store { later: true, .. } => 75,
             _ => 1,
+        }
+    }
+
+    /// True if another CA may issue all the same.
+    pub const fn is_the_cas(&self) -> bool {
+        match self {
+            Self::BadDirectory { .. }
+            | Self::Caa { .. }
+            | Self::Refused { .. }
+            | Self::Later { .. }
+            | Self::Unreachable { .. }
+            | Self::TooSlow { .. }
+            | Self::BadCertificate { .. } => true,
+            Self::BadName { .. }
+            | Self::NoAccount { .. }
+            | Self::Delegation { .. }
+            | Self::Claim { .. }
+            | Self::Propagation { .. }
+            | Self::Invalid { .. }
+            | Self::Store { .. }
+            | Self::Cancelled
+            | Self::Internal { .. } => false,
         }
     }
 

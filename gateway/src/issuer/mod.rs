@@ -17,11 +17,12 @@
 //!   themselves.
 //!
 //! The files: [`request`], [`event`], [`issued`] and [`error`] are what callers see; [`names`] and [`target`] say what may be asked for and
-//! where values go; [`run`] is one run, [`claims`] its values, [`caches`] who may remember
+//! where values go; [`run`] is one run, [`claims`] its values, [`caa`] what forbids an order, [`caches`] who may remember
 //! older ones; [`certificate`] checks what came of it; [`acme`] talks to the CA; [`accounts`] is for those who look after the accounts there.
 
 mod accounts;
 mod acme;
+mod caa;
 mod caches;
 mod certificate;
 mod claims;
@@ -48,7 +49,7 @@ pub use error::{Failure, IssueError};
 pub use event::{Event, Reporter};
 pub use issued::{Issued, Outcome, PrivateKeyPem, Rehearsal, Stage, Target, Timings};
 pub use names::{CertName, MAX_NAMES, Names};
-pub use request::{BadKeyType, IssueRequest, KeyType};
+pub use request::{BadKeyType, Fallback, IssueRequest, KeyType};
 
 use self::{acme::Clients, caches::Caches, claims::Claims, run::Run};
 use crate::{engine::Engine, ledger::Holder};
@@ -91,19 +92,31 @@ impl Issuer {
         let claims = Claims::new(&self.engine, self.caches.clone(), Holder::issue(id));
         let span = tracing::info_span!("issue", run = %id, names = %names.to_strings().join(" "));
         async {
-            let run = Run {
-                engine: &self.engine,
-                clients: &self.clients,
-                request: &request,
-                names: &names,
-                reporter: &reporter,
-                claims: &claims,
-            };
-            let outcome = tokio::select! {
-                biased;
-                () = cancel.cancelled() => Err(IssueError::Cancelled),
-                outcome = Box::pin(run.go()) => outcome,
-            };
+            let mut directories = request.directories().into_iter().peekable();
+            let mut outcome = Err(IssueError::Cancelled);
+            while let Some(directory) = directories.next() {
+                let run = Run {
+                    engine: &self.engine,
+                    clients: &self.clients,
+                    request: &request,
+                    directory,
+                    names: &names,
+                    reporter: &reporter,
+                    claims: &claims,
+                };
+                outcome = tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => Err(IssueError::Cancelled),
+                    outcome = Box::pin(run.go()) => outcome,
+                };
+                match (&outcome, directories.peek()) {
+                    (Err(error), Some(next)) if error.is_the_cas() => {
+                        reporter.warn(format!("{} did not issue, and {} is tried: {error}", directory.name, next.name));
+                        claims.release(&reporter).await;
+                    }
+                    _ => break,
+                }
+            }
             claims.release(&reporter).await;
             match &outcome {
                 Ok(Outcome::Issued(issued)) => tracing::info!(url = issued.url, timings = %issued.timings, "certificate issued"),

@@ -15,12 +15,29 @@ pub struct IssueRequest {
     /// The CA. `ca_file` is read by the process that issues: make it absolute before it crosses the socket.
     #[serde(with = "DirectoryForm")]
     pub directory: Directory,
+    /// Other CAs, tried in turn when the one before is down or refuses.
+    #[serde(default)]
+    pub fallbacks: Vec<Fallback>,
     /// The kind of key that the certificate gets; each run makes a new one.
     #[serde(default)]
     pub key_type: KeyType,
     /// Rehearse: follow the delegations, show made-up values, see them at every server, but order nothing.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// A CA that is tried after another.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fallback(#[serde(with = "DirectoryForm")] pub Directory);
+
+impl IssueRequest {
+    /// The CAs, in the order in which they are tried.
+    pub(super) fn directories(&self) -> Vec<&Directory> {
+        let mut directories = vec![&self.directory];
+        directories.extend(self.fallbacks.iter().map(|Fallback(directory)| directory));
+        directories
+    }
 }
 
 /// The kind of a certificate's key.
@@ -136,6 +153,7 @@ mod tests {
                 profile: Some("shortlived".into()),
                 ..Directory::at("https://ca.test/directory")
             },
+            fallbacks: vec![Fallback(Directory::at("https://other.test/directory"))],
             key_type: KeyType::Rsa3072,
             dry_run: false,
         };
@@ -143,6 +161,7 @@ mod tests {
         let text = serde_json::to_string(&request).unwrap();
         let back: IssueRequest = serde_json::from_str(&text).unwrap();
         assert_eq!(back.key_type, KeyType::Rsa3072);
+        assert_eq!(back.fallbacks[0].0.url, "https://other.test/directory");
         assert_eq!(back.directory.ca_file, request.directory.ca_file);
         assert_eq!((back.directory.account_key, back.directory.profile.as_deref()), (AccountKeyType::Ed25519, Some("shortlived")));
         assert_eq!(back.directory.eab.unwrap().hmac.expose_secret(), "c2VjcmV0");

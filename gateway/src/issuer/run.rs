@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     acme::{Authorization, Clients, Download, Order, Polled, Problem, Session, Status},
-    certificate,
+    caa, certificate,
     claims::Claims,
     error::{Failure, IssueError},
     event::{Event, Reporter},
@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     claim::Backend,
+    config::Directory,
     engine::Engine,
     propagation::{Checker, Plan, Progress, PropagationError, Values},
 };
@@ -47,6 +48,8 @@ pub(super) struct Run<'a> {
     pub(super) engine: &'a Engine,
     pub(super) clients: &'a Clients,
     pub(super) request: &'a IssueRequest,
+    /// The CA of this run.
+    pub(super) directory: &'a Directory,
     pub(super) names: &'a Names,
     pub(super) reporter: &'a Reporter,
     pub(super) claims: &'a Claims,
@@ -80,7 +83,7 @@ impl Run<'_> {
     /// [`IssueError`]. Claims may stand; the caller releases them.
     pub(super) async fn go(&self) -> Result<Outcome, IssueError> {
         let clock = Clock::start();
-        let directory = &self.request.directory;
+        let directory = self.directory;
         let session = self.clients.session(directory).await.map_err(|error| IssueError::from_acme("connect", error))?;
         let checker = Checker::new(&self.engine.config.propagation);
         if self.request.dry_run {
@@ -116,11 +119,12 @@ impl Run<'_> {
     }
 
     async fn order(&self, clock: &Clock, session: &Session) -> Result<Ordered, IssueError> {
-        let (store, directory) = (&*self.engine.store, &self.request.directory);
+        let (store, directory) = (&*self.engine.store, self.directory);
         let signed_in = clock.time("account", session.sign_in(store, directory)).await;
         if let Some(url) = signed_in.map_err(|error| IssueError::from_acme("the account's registration", error))? {
             self.reporter.send(Event::AccountReady { url });
         }
+        clock.time("caa", self.caa(session)).await?;
         let names = self.names.to_strings();
         let profile = directory.profile.as_deref();
         let order = match clock.time("order", session.new_order(&names, profile)).await {
@@ -148,6 +152,15 @@ impl Run<'_> {
             }
         }
         Ok(Ordered { order, pending })
+    }
+
+    /// Before the order: a CA that looks at the CAA records after it has already counted it.
+    async fn caa(&self, session: &Session) -> Result<(), IssueError> {
+        let acme = |error| IssueError::from_acme("its directory", error);
+        let (identities, account) = (session.caa_identities().await.map_err(acme)?, session.signed_in().map_err(acme)?);
+        let warnings = caa::check(self.engine, self.names, &identities, &account.url).await?;
+        warnings.into_iter().for_each(|text| self.reporter.warn(text));
+        Ok(())
     }
 
     async fn authorizations(&self, session: &Session, order: &Order) -> Result<Vec<(String, Authorization)>, IssueError> {
@@ -320,7 +333,7 @@ impl Run<'_> {
 
     /// The certificate with the chain that was asked for, or with the CA's own if there is none such: a certificate with another chain is better than none.
     async fn preferred(&self, session: &Session, first: Download) -> Result<Download, IssueError> {
-        let Some(wanted) = &self.request.directory.preferred_chain else { return Ok(first) };
+        let Some(wanted) = &self.directory.preferred_chain else { return Ok(first) };
         let mut offered = Vec::new();
         let mut is_it = |download: &Download| {
             let issuer = certificate::last_issuer(&download.chain);

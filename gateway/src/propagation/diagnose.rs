@@ -8,7 +8,7 @@ mod servers;
 use authdns::Name;
 use serde::{Deserialize, Serialize};
 
-pub use caa::{Caa, CaaRecord, caa};
+pub use caa::{Caa, CaaRecord, OwnServers, caa};
 pub use dnssec::{Dnssec, Security, dnssec};
 pub use servers::{Speed, Spoken, servers};
 

@@ -55,7 +55,7 @@ fn works(engine: &Engine) -> Works {
 
 fn request(name: &str, url: &str) -> IssueRequest {
     let directory = Directory { name: "ca".into(), ..Directory::at(url) };
-    IssueRequest { names: vec![name.into()], directory, key_type: KeyType::default(), dry_run: false }
+    IssueRequest { names: vec![name.into()], directory, fallbacks: Vec::new(), key_type: KeyType::default(), dry_run: false }
 }
 
 #[tokio::test]

@@ -1,18 +1,19 @@
 //! One client a directory, kept for the life of the process: the next certificate finds open connections, unused nonces and the account.
 
 use std::{
+    collections::HashSet,
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::{sync::Mutex as AsyncMutex, time::sleep};
 
 use super::{
     AcmeError, Problem,
@@ -21,6 +22,7 @@ use super::{
     http::{Http, Reply},
     jws::{Signer, sign},
     nonce::Nonces,
+    patience::{Again, Patience},
 };
 use crate::config::Directory;
 
@@ -46,6 +48,8 @@ pub(in crate::issuer) struct Client {
     http: Http,
     document: AsyncMutex<Option<(Instant, Arc<DirectoryDocument>)>>,
     nonces: Nonces,
+    /// The orders of all runs, so that none takes another's for one that it lost.
+    pub(super) orders: Mutex<HashSet<String>>,
     /// Locked while the account is looked up or registered, so that forty first certificates make one account.
     pub(super) account: AsyncMutex<Option<Arc<Account>>>,
 }
@@ -54,6 +58,8 @@ pub(in crate::issuer) struct Client {
 pub(in crate::issuer) struct Session {
     pub(super) client: Arc<Client>,
     pub(super) account: Mutex<Option<Arc<Account>>>,
+    /// The URLs of this run's orders.
+    pub(super) orders: Mutex<Vec<String>>,
     requests: AtomicU32,
 }
 
@@ -73,7 +79,7 @@ impl Clients {
         };
         let kid = directory.eab.as_ref().map(|eab| eab.kid.clone());
         let client = self.known(directory, &roots, &kid).map_or_else(|| self.make(directory, roots, kid).map_err(unusable), Ok)?;
-        Ok(Session { client, account: Mutex::default(), requests: AtomicU32::default() })
+        Ok(Session { client, account: Mutex::default(), orders: Mutex::default(), requests: AtomicU32::default() })
     }
 
     fn known(&self, directory: &Directory, roots: &Option<Vec<u8>>, kid: &Option<String>) -> Option<Arc<Client>> {
@@ -89,6 +95,7 @@ impl Clients {
             kid,
             document: AsyncMutex::default(),
             nonces: Nonces::default(),
+            orders: Mutex::default(),
             account: AsyncMutex::default(),
         });
         let mut clients = self.0.lock();
@@ -104,6 +111,14 @@ impl Session {
     /// HTTPS requests so far.
     pub(in crate::issuer) fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The domains by which CAA records mean this CA; empty if it does not say.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn caa_identities(&self) -> Result<Vec<String>, AcmeError> {
+        Ok(self.document().await?.meta.caa_identities.clone())
     }
 
     /// The directory's URL.
@@ -122,15 +137,42 @@ impl Session {
         {
             return Ok(document.clone());
         }
-        self.count();
-        let reply = self.client.http.plain(Method::GET, &self.client.url).await?.accepted()?;
-        let document: DirectoryDocument = serde_json::from_slice(&reply.body).map_err(|error| AcmeError::Unusable {
-            directory: self.client.url.clone(),
-            text: format!("what stands there is no ACME directory: {error}"),
-        })?;
-        let document = Arc::new(document);
+        let unusable = |error| match error {
+            AcmeError::Malformed(text) => {
+                AcmeError::Unusable { directory: self.client.url.clone(), text: format!("what stands there is no ACME directory: {text}") }
+            }
+            other => other,
+        };
+        let document = Arc::new(self.persist(Again::Harmless, || self.read_document()).await.map_err(unusable)?);
         *kept = Some((Instant::now(), document.clone()));
         Ok(document)
+    }
+
+    async fn read_document(&self) -> Result<DirectoryDocument, AcmeError> {
+        self.count();
+        let reply = self.client.http.plain(Method::GET, &self.client.url).await?.accepted()?;
+        serde_json::from_slice(&reply.body).map_err(|error| AcmeError::Malformed(error.to_string()))
+    }
+
+    /// Makes a request, and makes it again where that mends what went wrong.
+    ///
+    /// # Errors
+    /// The last [`AcmeError`].
+    pub(super) async fn persist<T, F: Future<Output = Result<T, AcmeError>>>(
+        &self,
+        again: Again,
+        request: impl Fn() -> F,
+    ) -> Result<T, AcmeError> {
+        let mut patience = Patience::default();
+        loop {
+            let error = match request().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let Some(pause) = patience.after(&error, again, SystemTime::now()) else { return Err(error) };
+            tracing::debug!(directory = self.client.url, %error, ?pause, "asking the CA again");
+            sleep(pause).await;
+        }
     }
 
     /// Makes sure that the CA's directory can be read; for rehearsals.
@@ -141,16 +183,24 @@ impl Session {
         self.document().await.map(drop)
     }
 
-    /// A signed request by the account; `None` is POST-as-GET.
+    /// A signed request by the account, made once.
     ///
     /// # Errors
     /// [`AcmeError`].
-    pub(super) async fn post<P: Serialize>(&self, url: &str, payload: Option<&P>) -> Result<Reply, AcmeError> {
+    pub(super) async fn post<P: Serialize>(&self, url: &str, payload: &P) -> Result<Reply, AcmeError> {
         let account = self.signed_in()?;
-        self.signed(Signer::Account(&account.key, &account.url), url, JSON, payload).await
+        self.signed(Signer::Account(&account.key, &account.url), url, JSON, Some(payload)).await
     }
 
-    /// A POST-as-GET by the account.
+    /// What stands at a URL, as JSON: a POST-as-GET by the account, repeated if it is lost.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(super) async fn read<T: DeserializeOwned>(&self, url: &str) -> Result<T, AcmeError> {
+        self.persist(Again::Harmless, || async { self.get(url, JSON).await?.json() }).await
+    }
+
+    /// A POST-as-GET by the account, made once.
     ///
     /// # Errors
     /// [`AcmeError`].
@@ -223,6 +273,15 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        let mut orders = self.client.orders.lock();
+        for url in self.orders.get_mut() {
+            orders.remove(url);
+        }
+    }
+}
+
 impl Reply {
     /// The body as JSON.
     ///
@@ -258,7 +317,7 @@ mod tests {
         std::fs::write(&file, root()).unwrap();
         let clients = Clients::default();
         let wanted = directory("https://ca.test/dir", Some(&file));
-        let first = clients.session(&wanted).await.unwrap().client;
+        let first = clients.session(&wanted).await.unwrap().client.clone();
         assert!(Arc::ptr_eq(&first, &clients.session(&wanted).await.unwrap().client));
         std::fs::write(&file, root()).unwrap();
         assert!(!Arc::ptr_eq(&first, &clients.session(&wanted).await.unwrap().client));

@@ -23,6 +23,8 @@ pub(super) struct DirectoryDocument {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Meta {
     pub(super) external_account_required: bool,
+    /// The domains by which CAA records mean this CA (RFC 8555, 9.7.6).
+    pub(super) caa_identities: Vec<String>,
     /// What sorts of certificates there are, each with a text for people (draft-ietf-acme-profiles).
     pub(super) profiles: BTreeMap<String, String>,
 }

@@ -31,6 +31,8 @@ pub(super) struct Reply {
     pub(super) retry_at: Option<SystemTime>,
     /// Where the same certificate is with other chains (RFC 8555, 7.4.2).
     pub(super) alternates: Vec<String>,
+    /// Where a list goes on (RFC 8555, 7.1.2.1).
+    pub(super) next: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
@@ -87,10 +89,10 @@ impl Http {
         let header = |name: &str| text(response.headers(), name);
         let (status, nonce, location) = (response.status().as_u16(), header(REPLAY_NONCE), header(LOCATION.as_str()));
         let retry_at = header(RETRY_AFTER.as_str()).and_then(|text| retry_after::parse(&text, SystemTime::now()));
-        let links = response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok());
-        let alternates = links.flat_map(|line| alternates(line, response.url())).take(MOST_ALTERNATES).collect();
+        let alternates = links(&response, "alternate").take(MOST_ALTERNATES).collect();
+        let next = links(&response, "next").next();
         let body = read(response, &host).await?;
-        Ok(Reply { status, nonce, location, retry_at, alternates, body })
+        Ok(Reply { status, nonce, location, retry_at, alternates, next, body })
     }
 }
 
@@ -136,8 +138,13 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(ToOwned::to_owned)
 }
 
-/// The URLs of a Link header (RFC 8288) whose relation is `alternate`. `base` is what relative ones count from.
-fn alternates(line: &str, base: &Url) -> Vec<String> {
+fn links<'r>(response: &'r Response, relation: &'static str) -> impl Iterator<Item = String> + use<'r> {
+    let lines = response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(move |line| linked(line, relation, response.url()))
+}
+
+/// The URLs of a Link header (RFC 8288) with this relation. `base` is what relative ones count from.
+fn linked(line: &str, relation: &str, base: &Url) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = line;
     while let Some((_, after)) = rest.split_once('<') {
@@ -146,11 +153,11 @@ fn alternates(line: &str, base: &Url) -> Vec<String> {
         let begins = |at: &usize| parameters.get(at + 1..).is_some_and(|rest| rest.trim_start().starts_with('<'));
         let end = parameters.match_indices(',').map(|(at, _)| at).find(begins);
         let (own, next) = parameters.split_at(end.unwrap_or(parameters.len()));
-        let is_alternate = own.split(';').filter_map(|parameter| parameter.trim().split_once('=')).any(|(name, value)| {
+        let is_it = own.split(';').filter_map(|parameter| parameter.trim().split_once('=')).any(|(name, value)| {
             name.trim().eq_ignore_ascii_case("rel")
-                && value.trim().trim_matches('"').split_ascii_whitespace().any(|relation| relation.eq_ignore_ascii_case("alternate"))
+                && value.trim().trim_matches('"').split_ascii_whitespace().any(|one| one.eq_ignore_ascii_case(relation))
         });
-        if is_alternate && let Ok(url) = base.join(target.trim()) {
+        if is_it && let Ok(url) = base.join(target.trim()) {
             found.push(url.into());
         }
         rest = next;
@@ -185,9 +192,9 @@ mod tests {
     }
 
     #[test]
-    fn links_to_alternates_are_found_among_others() {
+    fn links_of_one_relation_are_found_among_others() {
         let base = Url::parse("https://ca.test/acme/cert/1").unwrap();
-        let found = |line: &str| alternates(line, &base);
+        let found = |line: &str| linked(line, "alternate", &base);
         assert_eq!(found(r#"<https://ca.test/cert/1/1>;rel="alternate""#), ["https://ca.test/cert/1/1"]);
         assert_eq!(
             found(r#"<https://ca.test/dir>; rel="index", </cert/1/1>; title="a, b"; rel=alternate,<2>;rel="up alternate""#),

@@ -9,6 +9,7 @@
 //! - [`nonce`], [`jws`], [`key`]: what a signed request needs.
 //! - [`directory`], [`client`]: a CA's URLs, and the requests to it; one client a directory for the life of the process, so that connections,
 //!   nonces and the account are there when the next certificate needs them.
+//! - [`patience`]: which requests are made again, and when.
 //! - [`account`], [`order`]: the nouns.
 
 mod account;
@@ -21,6 +22,7 @@ mod jws;
 mod key;
 mod nonce;
 mod order;
+mod patience;
 mod problem;
 mod retry_after;
 
@@ -65,6 +67,15 @@ pub(super) fn describe_key(der: &[u8]) -> Result<(String, String), AcmeError> {
 }
 
 impl AcmeError {
+    /// True if the request may or may not have been done: no answer, a broken one, or one of a server that failed.
+    pub(super) fn is_lost(&self) -> bool {
+        match self {
+            Self::Transport(_) | Self::Malformed(_) => true,
+            Self::Problem { problem, .. } => problem.status >= 500 && !problem.is_later(),
+            Self::Unusable { .. } | Self::Store(_) | Self::Crypto(_) => false,
+        }
+    }
+
     /// True if the CA's problem document has this type, such as `badNonce`.
     pub(super) fn is(&self, kind: &str) -> bool {
         matches!(self, Self::Problem { problem, .. } if problem.is(kind))

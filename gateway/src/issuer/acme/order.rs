@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{AcmeError, Problem, client::Session, http::Reply, jws::encode, problem::Identifier};
+use super::{AcmeError, Problem, client::Session, http::Reply, jws::encode, patience::Again, problem::Identifier};
 
 /// Pauses before the early looks: their sums are the times above.
 const EARLY: [Duration; 6] = [
@@ -28,6 +28,11 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// How often in a row a look may fail before the run gives up.
 const LOST_LOOKS: u32 = 5;
+/// Before the CA is asked what became of a request whose answer was lost; longer each time.
+const EARLY_LOOK: Duration = Duration::from_millis(250);
+/// Orders of the account that are looked at for a lost one, at each end of the list, and pages of the list.
+const MOST_LISTED: usize = 10;
+const MOST_PAGES: usize = 50;
 
 /// A status (RFC 8555, 7.1.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -53,6 +58,8 @@ pub(in crate::issuer) struct Order {
     pub(in crate::issuer) status: Status,
     #[serde(default)]
     pub(in crate::issuer) authorizations: Vec<String>,
+    #[serde(default)]
+    identifiers: Vec<Identifier>,
     finalize: String,
     certificate: Option<String>,
     pub(in crate::issuer) error: Option<Problem>,
@@ -124,23 +131,34 @@ impl Authorization {
     }
 }
 
+#[derive(Serialize)]
+struct NewOrder<'a> {
+    identifiers: Vec<NewIdentifier<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct NewIdentifier<'a> {
+    r#type: &'static str,
+    value: &'a str,
+}
+
+impl Order {
+    /// The names that it is for, sorted.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.identifiers.iter().map(|identifier| identifier.value.to_ascii_lowercase()).collect();
+        names.sort();
+        names
+    }
+}
+
 impl Session {
     /// Orders a certificate for `names` (RFC 8555, 7.4), of a profile of the CA's if one is named (draft-ietf-acme-profiles).
     ///
     /// # Errors
     /// [`AcmeError`]; [`AcmeError::Unusable`] if the CA has no such profile.
     pub(in crate::issuer) async fn new_order(&self, names: &[String], profile: Option<&str>) -> Result<Order, AcmeError> {
-        #[derive(Serialize)]
-        struct NewOrder<'a> {
-            identifiers: Vec<NewIdentifier<'a>>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            profile: Option<&'a str>,
-        }
-        #[derive(Serialize)]
-        struct NewIdentifier<'a> {
-            r#type: &'static str,
-            value: &'a str,
-        }
         let document = self.document().await?;
         let url = document.new_order.clone();
         let profiles = &document.meta.profiles;
@@ -151,9 +169,79 @@ impl Session {
             return Err(AcmeError::Unusable { directory: self.directory_url().to_owned(), text });
         }
         let identifiers = names.iter().map(|value| NewIdentifier { r#type: "dns", value }).collect();
-        let reply = self.post(&url, Some(&NewOrder { identifiers, profile })).await?;
+        let payload = NewOrder { identifiers, profile };
+        let mut lost = 0;
+        let order = loop {
+            match self.persist(Again::Effect, || self.order_once(&url, &payload)).await {
+                // It may have been made: a second one would count against the limits.
+                Err(error) if error.is_lost() && lost < LOST_LOOKS => {
+                    lost += 1;
+                    tracing::debug!(directory = self.directory_url(), %error, "looking for an order whose answer was lost");
+                    sleep(EARLY_LOOK * lost).await;
+                    if let Some(order) = self.lost_order(names).await {
+                        break order;
+                    }
+                }
+                answered => break answered?,
+            }
+        };
+        self.orders.lock().push(order.url.clone());
+        self.client.orders.lock().insert(order.url.clone());
+        Ok(order)
+    }
+
+    async fn order_once(&self, url: &str, payload: &NewOrder<'_>) -> Result<Order, AcmeError> {
+        let reply = self.post(url, payload).await?;
         let url = reply.location.clone().ok_or_else(|| AcmeError::Malformed("the CA gave no URL for the order".into()))?;
-        read(&reply, url)
+        match read(&reply, url.clone()) {
+            Ok(order) => Ok(order),
+            // It was made, whatever the answer looked like.
+            Err(_) => self.order(&url).await,
+        }
+    }
+
+    /// An order for exactly these names that nobody has taken up, where the CA lists the account's orders (RFC 8555, 7.1.2.1). Those that do not list them give an
+    /// order that is still open when the same is ordered again.
+    async fn lost_order(&self, names: &[String]) -> Option<Order> {
+        #[derive(Deserialize)]
+        struct Orders {
+            #[serde(default)]
+            orders: Vec<String>,
+        }
+        let mut next = Some(self.account_object().await.ok()?.orders?);
+        let mut listed = Vec::new();
+        for _ in 0..MOST_PAGES {
+            let Some(url) = next else { break };
+            let page = || async {
+                let reply = self.get(&url, "application/json").await?;
+                Ok((reply.json::<Orders>()?, reply.next))
+            };
+            let (orders, more) = self.persist(Again::Harmless, page).await.ok()?;
+            listed.extend(orders.orders);
+            next = more;
+        }
+        let mut wanted = names.to_vec();
+        wanted.sort();
+        // The newest may stand at either end.
+        let (newest, oldest) = (listed.iter().rev().take(MOST_LISTED), listed.iter().take(MOST_LISTED));
+        for url in newest.chain(oldest) {
+            if self.client.orders.lock().contains(url) {
+                continue;
+            }
+            let Ok(order) = self.order(url).await else { continue };
+            if matches!(order.status, Status::Pending | Status::Ready) && order.names() == wanted {
+                return Some(order);
+            }
+        }
+        None
+    }
+
+    /// An order as it is now (RFC 8555, 7.4).
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(in crate::issuer) async fn order(&self, url: &str) -> Result<Order, AcmeError> {
+        Ok(Order { url: url.to_owned(), ..self.read(url).await? })
     }
 
     /// An authorization (RFC 8555, 7.5).
@@ -161,7 +249,7 @@ impl Session {
     /// # Errors
     /// [`AcmeError`].
     pub(in crate::issuer) async fn authorization(&self, url: &str) -> Result<Authorization, AcmeError> {
-        self.get(url, "application/json").await?.json()
+        self.read(url).await
     }
 
     /// Tells the CA that a challenge's value can be looked for (RFC 8555, 7.5.1).
@@ -169,7 +257,8 @@ impl Session {
     /// # Errors
     /// [`AcmeError`].
     pub(in crate::issuer) async fn submit(&self, challenge_url: &str) -> Result<(), AcmeError> {
-        self.post(challenge_url, Some(&json!({}))).await.map(drop)
+        let empty = json!({});
+        self.persist(Again::Harmless, || self.post(challenge_url, &empty)).await.map(drop)
     }
 
     /// Sends the signing request (RFC 8555, 7.4). CAs may answer with the order still processing, or valid at once.
@@ -177,8 +266,23 @@ impl Session {
     /// # Errors
     /// [`AcmeError`].
     pub(in crate::issuer) async fn finalize(&self, order: &Order, request_der: &[u8]) -> Result<Order, AcmeError> {
-        let reply = self.post(&order.finalize, Some(&json!({"csr": encode(request_der)}))).await?;
-        read(&reply, order.url.clone())
+        let request = json!({"csr": encode(request_der)});
+        let mut lost = 0;
+        loop {
+            let finalize = || async { read(&self.post(&order.finalize, &request).await?, order.url.clone()) };
+            match self.persist(Again::Effect, finalize).await {
+                // The order tells whether the request arrived. A second one would be refused.
+                Err(error) if error.is_lost() && lost < LOST_LOOKS => {
+                    lost += 1;
+                    sleep(EARLY_LOOK * lost).await;
+                    let now = self.order(&order.url).await?;
+                    if now.status != Status::Ready {
+                        return Ok(now);
+                    }
+                }
+                answered => return answered,
+            }
+        }
     }
 
     /// The certificate of a valid order with the CA's own chain (RFC 8555, 7.4.2).
@@ -195,9 +299,17 @@ impl Session {
     /// # Errors
     /// [`AcmeError`].
     pub(in crate::issuer) async fn chain(&self, url: String) -> Result<Download, AcmeError> {
-        let reply = self.get(&url, "application/pem-certificate-chain").await?;
-        let chain = String::from_utf8(reply.body).map_err(|_| AcmeError::Malformed("the certificate is not PEM".into()))?;
-        Ok(Download { url, chain, alternates: reply.alternates })
+        let download = || async {
+            let reply = self.get(&url, "application/pem-certificate-chain").await?;
+            let whole = |chain: &String| {
+                let begun = chain.matches("-----BEGIN ").count();
+                begun > 0 && begun == chain.matches("-----END ").count()
+            };
+            let chain = String::from_utf8(reply.body).ok().filter(whole);
+            let chain = chain.ok_or_else(|| AcmeError::Malformed("the certificate is not PEM".into()))?;
+            Ok(Download { url: url.clone(), chain, alternates: reply.alternates })
+        };
+        self.persist(Again::Harmless, download).await
     }
 
     /// Looks at an order until `waiting` no longer holds for its status, for `longest` at most. Lost answers and "later" are borne with.
@@ -222,19 +334,23 @@ impl Session {
             let Ok(looked) = timeout_at(deadline, self.get(order_url, "application/json")).await else { return Ok(Polled::TooSlow) };
             let said = match looked {
                 Ok(reply) => {
+                    let order = match read(&reply, order_url.to_owned()) {
+                        Ok(order) => order,
+                        Err(_) if lost < LOST_LOOKS => {
+                            lost += 1;
+                            pause = USUAL;
+                            continue;
+                        }
+                        Err(error) => return Err(error),
+                    };
                     lost = 0;
-                    let order = read(&reply, order_url.to_owned())?;
                     if !waiting(order.status) {
                         return Ok(Polled::Done(order));
                     }
                     early.next().or_else(|| wait_of(reply.retry_at))
                 }
                 Err(AcmeError::Problem { problem, retry_at }) if problem.is_later() => wait_of(retry_at),
-                Err(AcmeError::Transport(_)) if lost < LOST_LOOKS => {
-                    lost += 1;
-                    None
-                }
-                Err(AcmeError::Problem { problem, .. }) if problem.status >= 500 && lost < LOST_LOOKS => {
+                Err(error) if error.is_lost() && lost < LOST_LOOKS => {
                     lost += 1;
                     None
                 }

@@ -38,14 +38,30 @@ pub struct CaaRecord {
     pub validation_methods: Vec<String>,
 }
 
-/// Looks up the CAA records for `domain`, climbing to the root.
+/// The servers of a zone, which say what is not there without anybody remembering it.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnServers<'a> {
+    /// They.
+    pub servers: &'a Resolver,
+    /// The zone.
+    pub zone: &'a Name,
+}
+
+/// Looks up the CAA records for `domain`, climbing to the root. Resolvers are not asked for names that the zone's `own` servers do not know.
 ///
 /// # Errors
 /// [`ResolveError`]: to a CA that is a reason not to issue.
-pub async fn caa(resolver: &Resolver, domain: &Name) -> Result<Caa, ResolveError> {
+pub async fn caa(resolver: &Resolver, own: Option<OwnServers<'_>>, domain: &Name) -> Result<Caa, ResolveError> {
     let mut at = Some(domain.clone());
     for _ in 0..MOST {
         let Some(name) = at.filter(|name| name.depth() > 0) else { break };
+        if let Some(own) = own
+            && name.is_within(own.zone)
+            && own.servers.lookup(&name, RecordType::CAA).await?.no_such_name
+        {
+            at = name.parent();
+            continue;
+        }
         let answer = resolver.lookup(&name, RecordType::CAA).await?;
         // The records may stand at the end of CNAMEs: whatever owner they have, they count for the name asked for.
         let mut records: Vec<CaaRecord> = answer
@@ -168,13 +184,32 @@ mod tests {
         let resolver = Resolver::new(vec![fake.address]);
         let found = |name: &str| {
             let (resolver, name) = (resolver.clone(), name.parse::<Name>().unwrap());
-            async move { caa(&resolver, &name).await }
+            async move { caa(&resolver, None, &name).await }
         };
         let above = found("a.b.example.test").await.unwrap();
         assert_eq!((above.at, above.records[0].issuer.as_deref()), (Some("example.test".parse().unwrap()), Some("ca.test")));
         assert_eq!(found("alias.test").await.unwrap().at, Some("alias.test".parse().unwrap()));
         assert_eq!(found("free.test").await.unwrap(), Caa::default());
         assert!(found("www.broken.test").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_resolver_is_not_asked_for_what_the_zone_says_is_not_there() {
+        let fake = Fake::start(|query, _| vec![zone_file(query)]).await;
+        let own = Fake::start(|query, _| {
+            let mut answer = reply(query, true, &[]);
+            if query.queries[0].name.to_ascii() != "example.test." {
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            }
+            vec![answer]
+        })
+        .await;
+        let (resolver, servers) = (Resolver::new(vec![fake.address]), Resolver::new(vec![own.address]));
+        let zone: Name = "example.test".parse().unwrap();
+        let found =
+            caa(&resolver, Some(OwnServers { servers: &servers, zone: &zone }), &"new.sub.example.test".parse().unwrap()).await.unwrap();
+        assert_eq!(found.at, Some(zone));
+        assert_eq!((own.asked(), fake.asked()), (3, 1), "the one name that is there");
     }
 
     fn allows(records: &[(&str, &str)], account: Option<&str>, wildcard: bool) -> Result<(), String> {
