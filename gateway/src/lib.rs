@@ -9,6 +9,8 @@ pub mod check;
 pub mod claim;
 pub mod cli;
 pub mod config;
+pub mod deploy;
+mod disk;
 pub mod dispatch;
 pub mod doors;
 pub mod engine;

@@ -5,6 +5,7 @@
 //! - [`chart`]: what helm makes of the chart, in a cluster.
 //! - [`check`]: what `acmegate check --kubernetes` finds, in a healthy cluster and in a broken one.
 //! - [`conformance`]: cert-manager's suite for webhooks, before the door itself.
+//! - [`deploy`]: certificates of `acmegate issue` in Secrets, and a Deployment that is told.
 //! - [`discovery`]: what the API server and kubectl ask.
 //! - [`faults`]: what breaks around acmegate, and mends.
 //! - [`issuance`]: certificates by cert-manager, to `Ready`, and nothing left of them.
@@ -22,6 +23,8 @@ mod chart;
 mod check;
 #[path = "cluster/conformance.rs"]
 mod conformance;
+#[path = "cluster/deploy.rs"]
+mod deploy;
 #[path = "cluster/discovery.rs"]
 mod discovery;
 #[path = "cluster/faults.rs"]

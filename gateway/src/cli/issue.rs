@@ -1,8 +1,7 @@
 //! `acmegate issue`: through the `serve` that holds the data folder, or with the same engine in this process.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure,
+    deploy::{DeployArgs, Prospect},
     directory::DirectoryArgs,
     lifecycle::{Signals, block_on, open_engine},
     progress::{Progress, line},
@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     doors::admin::{Client, ClientError},
     engine::EngineError,
-    issuer::{Event, Fallback, IssueError, IssueRequest, Issued, Issuer, KeyType, Names, Outcome, Rehearsal, Reporter, write_files},
+    issuer::{Event, Fallback, IssueError, IssueRequest, Issuer, KeyType, Names, Outcome, Rehearsal, Reporter},
     store::StoreError,
 };
 
@@ -45,9 +45,6 @@ pub(super) struct IssueArgs {
     /// Another ACME directory, for when the one before it is down or refuses; may be given several times
     #[arg(long, value_name = "NAME|URL")]
     fallback: Vec<String>,
-    /// Where privkey.pem, cert.pem, chain.pem and fullchain.pem go [default: ./ and the first name, `_` for `*`]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
     /// The kind of key: p256, p384, rsa2048, rsa3072 or rsa4096
     #[arg(long, value_name = "TYPE", default_value_t)]
     key_type: KeyType,
@@ -60,6 +57,8 @@ pub(super) struct IssueArgs {
     /// Rehearse: follow the delegations, show made-up values, see them at every server, but order nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    deploy: DeployArgs,
 }
 
 pub(super) fn run(args: &IssueArgs, config: Config) -> Result<(), Failure> {
@@ -74,10 +73,24 @@ pub(super) fn run(args: &IssueArgs, config: Config) -> Result<(), Failure> {
     let fallbacks = args.fallback.iter().map(|wanted| args.directory.another(wanted, "--fallback", &config).map(Fallback));
     let fallbacks = fallbacks.collect::<Result<_, _>>()?;
     let request = IssueRequest { names: names.to_strings(), directory, fallbacks, key_type: args.key_type, dry_run: args.dry_run };
-    // Before the CA is asked for anything: an order that cannot be written down would be wasted.
-    let out = if args.dry_run { None } else { Some(Folder::prepare(args.out.clone().unwrap_or_else(|| default_folder(&request.names)))?) };
-    let done = |outcome| match (outcome, out) {
-        (Ok(Outcome::Issued(issued)), Some(out)) => finish(&issued, &out.path),
+    let deployment = args.deploy.choose(&request.names)?;
+    block_on(async move {
+        // Before the CA is asked for anything: an order that cannot be written down would be wasted.
+        let prospect = if args.dry_run { None } else { Some(Prospect::prepare(deployment, &config).await?) };
+        issue(config, request, async |outcome, stop| finish(outcome, prospect, &stop).await).await
+    })
+}
+
+async fn finish(outcome: Result<Outcome, Failure>, prospect: Option<Prospect>, stop: &CancellationToken) -> Result<(), Failure> {
+    match (outcome, prospect) {
+        (Ok(Outcome::Issued(issued)), Some(prospect)) => {
+            let summary = format!("{}: valid until {}", issued.names.join(", "), until(issued.not_after));
+            let timings = issued.timings.to_string();
+            let deployed = prospect.deploy(*issued, stop).await;
+            say(&summary);
+            line(&format!("took {timings}"));
+            deployed
+        }
         (Ok(Outcome::Issued(_)), None) => {
             Err(Failure::failed("a certificate was issued though none was asked for; this is a defect of acmegate"))
         }
@@ -85,51 +98,20 @@ pub(super) fn run(args: &IssueArgs, config: Config) -> Result<(), Failure> {
             report(&rehearsal);
             Ok(())
         }
-        (Err(failure), out) => {
-            if let Some(out) = out {
-                out.forget();
+        (Err(failure), prospect) => {
+            if let Some(prospect) = prospect {
+                prospect.forget();
             }
             Err(failure)
         }
-    };
-    block_on(issue(config, request, done))
-}
-
-fn default_folder(names: &[String]) -> PathBuf {
-    let first = names.first().map_or("certificate", String::as_str);
-    Path::new(".").join(first.replacen('*', "_", 1))
-}
-
-/// An output folder that was proven writable.
-struct Folder {
-    path: PathBuf,
-    made: bool,
-}
-
-impl Folder {
-    fn prepare(path: PathBuf) -> Result<Self, Failure> {
-        let made = !path.exists();
-        let writable = fs::create_dir_all(&path).and_then(|()| tempfile::tempfile_in(&path));
-        match writable {
-            Ok(_) => Ok(Self { path, made }),
-            Err(error) => Err(Failure::failed(format!("the folder {} cannot be written: {error}; nothing was ordered", path.display()))),
-        }
-    }
-
-    /// Takes back a folder that was made for nothing.
-    fn forget(self) {
-        if self.made {
-            // Refused by the system if there is anything in it.
-            let _ = fs::remove_dir(&self.path);
-        }
     }
 }
 
-/// `done` takes the outcome as soon as it is there.
+/// `done` takes the outcome as soon as it is there, and ends early when it is told to stop.
 async fn issue(
     config: Config,
     request: IssueRequest,
-    done: impl FnOnce(Result<Outcome, Failure>) -> Result<(), Failure>,
+    done: impl AsyncFnOnce(Result<Outcome, Failure>, CancellationToken) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let progress = Progress::start();
@@ -143,14 +125,31 @@ async fn issue(
         _ = signals.next() => Err(Failure::failed("stopped before the certificate was there; `acmegate serve` removes the values from DNS")),
     };
     progress.end();
-    done(outcome)
+    stoppable(&mut signals, |stop| done(outcome, stop)).await
+}
+
+/// Runs what is told to stop by the first signal; the second one is no request any more.
+async fn stoppable<T>(signals: &mut Signals, task: impl AsyncFnOnce(CancellationToken) -> T) -> T {
+    let stop = CancellationToken::new();
+    let mut task = pin!(task(stop.clone()));
+    loop {
+        tokio::select! {
+            done = &mut task => return done,
+            _ = signals.next() => {
+                if stop.is_cancelled() {
+                    std::process::exit(1);
+                }
+                stop.cancel();
+            }
+        }
+    }
 }
 
 /// Runs the engine in this process, with the embedded DNS server, which the CA has to reach.
 async fn issue_here(
     config: Config,
     request: IssueRequest,
-    done: impl FnOnce(Result<Outcome, Failure>) -> Result<(), Failure>,
+    done: impl AsyncFnOnce(Result<Outcome, Failure>, CancellationToken) -> Result<(), Failure>,
     progress: Progress,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
@@ -195,7 +194,7 @@ async fn issue_here(
     drop(run);
     progress.end();
     // The certificate is on disk before anything else is waited for.
-    let done = done(outcome);
+    let done = stoppable(signals, |stop| done(outcome, stop)).await;
     let left = tokio::select! {
         left = engine.removed(REMOVAL) => left.map_err(|error| error.to_string()),
         _ = signals.next() => Err("stopped before that was known".to_owned()),
@@ -211,16 +210,6 @@ async fn issue_here(
         line("the store did not finish writing in time; what was acknowledged is on disk");
     }
     done
-}
-
-fn finish(issued: &Issued, out: &Path) -> Result<(), Failure> {
-    let written = write_files(issued, out).map_err(|error| Failure::failed(format!("the certificate was issued, but {error}")))?;
-    for file in written {
-        say(&file.display().to_string());
-    }
-    say(&format!("{}: valid until {}", issued.names.join(", "), until(issued.not_after)));
-    line(&format!("took {}", issued.timings));
-    Ok(())
 }
 
 fn report(rehearsal: &Rehearsal) {
@@ -281,23 +270,5 @@ mod tests {
     fn a_name_that_no_certificate_can_have_is_wrong_usage() {
         let failure = run(&args("not_a_host.test"), Config::embedded().expect("the defaults")).expect_err("no host name");
         assert_eq!(failure.exit_code(), 2, "{failure}");
-    }
-
-    #[test]
-    fn a_wildcard_has_a_folder_of_its_own() {
-        assert_eq!(default_folder(&["example.com".into(), "*.example.com".into()]), Path::new("./example.com"));
-        assert_eq!(default_folder(&["*.example.com".into()]), Path::new("./_.example.com"));
-    }
-
-    #[test]
-    fn a_folder_made_for_nothing_goes_again() {
-        let parent = tempfile::tempdir().expect("folder");
-        let path = parent.path().join("new");
-        Folder::prepare(path.clone()).expect("writable").forget();
-        assert!(!path.exists());
-        fs::write(&path, "").expect("written");
-        let failure = Folder::prepare(path).err().expect("a file");
-        assert_eq!(failure.exit_code(), 1);
-        assert!(failure.to_string().ends_with("nothing was ordered"), "{failure}");
     }
 }

@@ -3,6 +3,7 @@
 mod accounts;
 mod check;
 mod config_check;
+mod deploy;
 mod directory;
 mod failure;
 mod issue;
@@ -70,7 +71,7 @@ enum Command {
     /// Run the gateway: DNS server, acme-dns and webhook doors, metrics
     Serve,
     /// Get a certificate: through the running gateway, or on its own
-    Issue(issue::IssueArgs),
+    Issue(Box<issue::IssueArgs>),
     /// Check everything that a certificate for one name needs, or cert-manager in a cluster, and say what to do where something is in the way
     Check(check::CheckArgs),
     /// Look after the accounts at CAs

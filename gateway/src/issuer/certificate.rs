@@ -100,7 +100,7 @@ pub(super) fn last_issuer(chain_pem: &str) -> Option<String> {
 ///
 /// # Errors
 /// What does not fit.
-pub(super) fn check_pair(key_pem: &str, chain_pem: &str) -> Result<(), String> {
+pub(crate) fn check_pair(key_pem: &str, chain_pem: &str) -> Result<(), String> {
     let key = KeyPair::from_pem(key_pem).map_err(|error| format!("the private key cannot be read: {error}"))?;
     let chain = read_chain(chain_pem)?;
     let leaf = chain.first().ok_or("there is no certificate")?;
@@ -183,7 +183,7 @@ fn time_of(seconds: i64) -> SystemTime {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use rcgen::{BasicConstraints, Certificate, IsCa, Issuer};
 
     use super::{
@@ -192,13 +192,13 @@ pub(super) mod tests {
     };
 
     /// A root and an intermediate that issue at once.
-    pub(in super::super) struct Authority {
+    pub(crate) struct Authority {
         intermediate: Certificate,
         issuer: Issuer<'static, KeyPair>,
     }
 
     impl Authority {
-        pub(in super::super) fn new() -> Self {
+        pub(crate) fn new() -> Self {
             let ca = |name: &str| {
                 let mut params = CertificateParams::new(Vec::new()).unwrap();
                 params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -212,12 +212,12 @@ pub(super) mod tests {
             Self { intermediate, issuer: Issuer::new(params, key) }
         }
 
-        pub(in super::super) fn sign(&self, names: &[&str], key: &KeyPair) -> String {
+        pub(crate) fn sign(&self, names: &[&str], key: &KeyPair) -> String {
             let params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
             params.signed_by(key, &self.issuer).unwrap().pem() + &self.intermediate.pem()
         }
 
-        pub(in super::super) fn issue(&self, names: &[&str]) -> Issued {
+        pub(crate) fn issue(&self, names: &[&str]) -> Issued {
             let key = new_key(KeyType::EcdsaP256).unwrap();
             let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
             let checked = check(&self.sign(&names.iter().map(String::as_str).collect::<Vec<_>>(), &key), &names, &key).unwrap();

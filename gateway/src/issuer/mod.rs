@@ -5,7 +5,7 @@
 //!  names ────┤                                                                                              ├─▶ claims ─▶ seen at every server
 //!            └─ account ─▶ order ─▶ authorizations (those the CA remembers are skipped) ───────────────────┘               │
 //!                                                                                                                          ▼
-//!  files ◀── checked: chain, names, key ◀── download ◀── finalize (values released meanwhile) ◀── order ready ◀── challenges submitted
+//!  handed on ◀── checked: chain, names, key ◀── download ◀── finalize (values released meanwhile) ◀── order ready ◀── challenges submitted
 //! ```
 //!
 //! What holds on every way out, errors and cancellation included:
@@ -18,7 +18,7 @@
 //!
 //! The files: [`request`], [`event`], [`issued`] and [`error`] are what callers see; [`names`] and [`target`] say what may be asked for and
 //! where values go; [`run`] is one run, [`claims`] its values, [`caa`] what forbids an order, [`caches`] who may remember
-//! older ones; [`certificate`] and [`files`] check and write; [`acme`] talks to the CA; [`accounts`] is for those who look after the accounts there.
+//! older ones; [`certificate`] checks what came of it; [`acme`] talks to the CA; [`accounts`] is for those who look after the accounts there.
 
 mod accounts;
 mod acme;
@@ -28,7 +28,6 @@ mod certificate;
 mod claims;
 mod error;
 mod event;
-mod files;
 mod issued;
 mod names;
 mod request;
@@ -43,9 +42,11 @@ use uuid::Uuid;
 
 pub use accounts::{AccountAction, AccountReport, AccountRequest};
 pub use acme::{Problem, Subproblem};
+pub(crate) use certificate::check_pair;
+#[cfg(test)]
+pub(crate) use certificate::tests::Authority;
 pub use error::{Failure, IssueError};
 pub use event::{Event, Reporter};
-pub use files::{WriteError, write_files};
 pub use issued::{Issued, Outcome, PrivateKeyPem, Rehearsal, Stage, Target, Timings};
 pub use names::{CertName, MAX_NAMES, Names};
 pub use request::{BadKeyType, Fallback, IssueRequest, KeyType};

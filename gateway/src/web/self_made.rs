@@ -1,12 +1,7 @@
 //! A serving certificate of our own making: an authority that stays in the data folder, so that who trusts it goes on doing so over restarts, and short-lived
 //! certificates of it.
 
-use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -16,6 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::P
 use tokio::time::Duration;
 
 use super::TlsError;
+use crate::disk::{self, Access};
 
 /// The authority's certificate and key, PEM, in the data folder; mode 0600.
 const FILE: &str = "webhook-ca.pem";
@@ -92,7 +88,7 @@ impl SelfMade {
         let key = KeyPair::generate().map_err(failed)?;
         let authority = authority_params().self_signed(&key).map_err(failed)?.pem();
         let path = folder.join(FILE);
-        write(folder, &path, &format!("{}{authority}", key.serialize_pem()))
+        disk::replace(&path, format!("{}{authority}", key.serialize_pem()).as_bytes(), Access::mode(0o600))
             .map_err(|error| TlsError::Unwritable { path: path.clone(), reason: error.to_string() })?;
         tracing::info!(file = %path.display(), "made an authority for the webhook's certificate");
         Ok(Self { authority, key })
@@ -126,18 +122,10 @@ fn lasting(params: &mut CertificateParams, days: i64) {
     (params.not_before, params.not_after) = (day(-1), day(days));
 }
 
-/// Whole or not at all, and for nobody else's eyes.
-fn write(folder: &Path, path: &PathBuf, text: &str) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    fs::File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
