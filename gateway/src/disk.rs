@@ -1,7 +1,7 @@
 //! Files that are there whole or not at all, whatever happens meanwhile.
 //!
-//! A file is written beside its place, given its owner and mode, flushed, and renamed: [`Pending::write`], [`Pending::sync`], [`Pending::put`]. Who has several files
-//! to put in place takes each step for all of them before the next one, and ends with [`sync_folder`]; who has one calls [`replace`].
+//! A file is written beside its place, given its owner and mode, flushed, and renamed, and its folder is flushed: [`replace`]. Files that have to change together need more than that: they
+//! are written where nobody reads ([`create`]), and change by one link to them.
 //!
 //! A crash before the rename leaves the old file, and beside it at most the new one under a name that begins with a dot, for nobody's eyes but its owner's (what
 //! reads whole folders, such as HAProxy, leaves such names out); the next write to the same place removes it. A crash after the rename leaves the new file or, if the
@@ -10,12 +10,15 @@
 use std::{
     fs::{self, File, Permissions},
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use rustix::fs::{Gid, Uid, fchown};
+use rustix::{
+    fs::{FlockOperation, Gid, Uid, fchown, flock},
+    io::Errno,
+};
 use tempfile::NamedTempFile;
 
 /// How old a file beside another one is when it is taken for what a crash left. No write takes so long.
@@ -88,11 +91,6 @@ impl Pending {
     pub(crate) fn put(self) -> io::Result<()> {
         self.file.persist(&self.place).map(drop).map_err(|error| error.error)
     }
-
-    /// Where it will be.
-    pub(crate) fn place(&self) -> &Path {
-        &self.place
-    }
 }
 
 /// Writes one file in all steps.
@@ -104,6 +102,20 @@ pub(crate) fn replace(place: &Path, bytes: &[u8], access: Access) -> io::Result<
     pending.sync()?;
     pending.put()?;
     sync_folder(folder_of(place))
+}
+
+/// Writes a file that is not there yet, for names that nobody reads yet; its contents are on disk when it returns, its name is not.
+///
+/// # Errors
+/// It is there already ([`io::ErrorKind::AlreadyExists`]), or what the system said; nothing is left of it.
+pub(crate) fn create(place: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    // As in `Pending::write`: a key is at no instant readable by others.
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(place)?;
+    let written = file.write_all(bytes).and_then(|()| access.give(&file)).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(place);
+    }
+    written
 }
 
 /// Waits until the names in a folder are on disk.
@@ -126,6 +138,30 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<Vec<PathBuf>> {
         sync_folder(folder_of(made))?;
     }
     Ok(missing)
+}
+
+/// Takes the place of the only writer in a folder, until what it gives is dropped or the program ends. Nothing, where the file system has no locks.
+///
+/// # Errors
+/// Somebody else has it ([`io::ErrorKind::WouldBlock`]), or what the system said.
+pub(crate) fn lock_folder(folder: &Path) -> io::Result<Option<File>> {
+    let folder = File::open(folder)?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(folder)),
+        Err(Errno::WOULDBLOCK) => {
+            Err(io::Error::new(io::ErrorKind::WouldBlock, "another program is writing there; try again when it is done"))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// Lets everybody pass through a folder that was just made, whatever the umask: its files have modes of their own. What it has from the folder above (its group) stays.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn open_to_all(folder: &Path) -> io::Result<()> {
+    let mode = fs::metadata(folder)?.permissions().mode() & 0o7777;
+    fs::set_permissions(folder, Permissions::from_mode(mode | 0o755))
 }
 
 /// The folder that a path lies in.
@@ -194,6 +230,16 @@ mod tests {
         fs::create_dir(&taken).unwrap();
         assert!(replace(&taken, b"new", Access::mode(0o644)).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_new_file_is_whole_and_another_ones_is_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("file");
+        create(&place, b"first", Access::mode(0o640)).unwrap();
+        assert_eq!(create(&place, b"second", Access::mode(0o600)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&place).unwrap(), b"first");
+        assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o640);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! dispatch to providers, never back; the [`issuer`] is a client of the ledger like any door.
 
 pub mod backends;
+pub mod certificates;
 pub mod check;
 pub mod claim;
 pub mod cli;

@@ -10,7 +10,10 @@ use authdns::Name;
 use common::{name, open};
 use gateway::{
     claim::{Backend, Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp},
-    store::{AccountChange, AccountRow, DirectoryAccount, NewClaim, SqliteStore, Store, StoreError, StoreMetrics},
+    store::{
+        AccountChange, AccountRow, BudgetRow, DirectoryAccount, NewClaim, OrderEnd, OrderEntry, Renewal, SqliteStore, Standing, Store,
+        StoreError, StoreMetrics, StoredCertificate,
+    },
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -448,4 +451,196 @@ async fn files_that_cannot_be_used_are_left_as_they_are() {
     drop(connection);
     let text = refused(folder.path());
     assert!(text.contains("another program"), "{text}");
+}
+
+fn certificate(name: &str, chain: &str) -> StoredCertificate {
+    StoredCertificate {
+        name: name.to_owned(),
+        names: vec![format!("{name}.test"), format!("*.{name}.test")],
+        directory: "https://ca.test/directory".to_owned(),
+        key_pem: Zeroizing::new(format!("the key of {name}")),
+        certificate_pem: format!("the leaf of {name}"),
+        chain_pem: chain.to_owned(),
+        url: format!("https://ca.test/{name}"),
+        not_before: Timestamp(1000),
+        not_after: Timestamp(2000),
+    }
+}
+
+fn order(job: &str, directory: &str) -> OrderEntry {
+    OrderEntry {
+        job: job.to_owned(),
+        directory: directory.to_owned(),
+        wish: "w".to_owned(),
+        run: Uuid::new_v4(),
+        url: None,
+        key_pem: None,
+        begun: Timestamp(1),
+    }
+}
+
+fn stands(name: &str, failures: u32) -> Renewal {
+    Renewal { name: name.to_owned(), failures, ..Renewal::default() }
+}
+
+#[tokio::test]
+async fn a_certificate_its_state_its_claims_and_the_end_of_its_order_are_one_transaction() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let (ours, theirs) = ("webhook:the order's", "webhook:another's");
+    for directory in ["https://a.test/", "https://b.test/"] {
+        store.begin_order(order("certificate www", directory), Vec::new()).await.expect("begun");
+    }
+    let left = store.orders("certificate www").await.expect("read");
+    assert_eq!(left.iter().map(|order| order.directory.as_str()).collect::<Vec<_>>(), ["https://a.test/", "https://b.test/"]);
+    let placed = OrderEntry { url: Some("u".to_owned()), key_pem: Some(Zeroizing::new("k".to_owned())), ..left[1].clone() };
+    let claims = vec![claim("www.auth.test", "ours", ours), claim("www.auth.test", "theirs", theirs)];
+    let claimed = store.order_placed(placed, claims).await.expect("placed");
+    assert_eq!(states(&claimed), [State::Visible, State::Visible]);
+    store.forget_order("certificate www", "https://a.test/").await.expect("forgotten");
+    store.close().await;
+
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let left = store.orders("certificate www").await.expect("read");
+    let [left] = left.as_slice() else { panic!("{}", left.len()) };
+    assert_eq!((left.url.as_deref(), left.key_pem.as_ref().map(|key| key.as_str())), (Some("u"), Some("k")));
+    let end = OrderEnd {
+        job: "certificate www".to_owned(),
+        certificate: Some(certificate("www", "the chain")),
+        renewal: Some(stands("www", 0)),
+        holder: Some(Holder::from(ours)),
+        learned: vec![BudgetRow {
+            directory: "https://b.test/".to_owned(),
+            limit: "l".to_owned(),
+            subject: "s".to_owned(),
+            full_at: Timestamp(i64::MAX),
+        }],
+    };
+    let gone = store.end_order(end).await.expect("ended");
+    assert_eq!(gone.iter().map(|claim| claim.holder.as_str()).collect::<Vec<_>>(), [ours]);
+    assert_eq!(store.budget().await.expect("read").len(), 1);
+    assert_eq!(store.release_all(&Holder::from(theirs)).await.expect("released").len(), 1, "another's is not touched");
+    assert!(store.orders("certificate www").await.expect("read").is_empty());
+    store.close().await;
+
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let found = store.certificate("www").await.expect("read").expect("there");
+    assert_eq!((found.names.join(" "), found.chain_pem.as_str()), ("www.test *.www.test".to_owned(), "the chain"));
+    assert_eq!((found.key_pem.as_str(), found.certificate_pem.as_str()), ("the key of www", "the leaf of www"));
+    assert_eq!((found.not_before, found.not_after), (Timestamp(1000), Timestamp(2000)));
+    assert_eq!(store.renewals().await.expect("read"), [stands("www", 0)]);
+}
+
+#[tokio::test]
+async fn orders_that_came_to_no_end_are_forgotten_in_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let begin = async |job: &str, hours: i64| {
+        let begun = Timestamp(hours * 3_600_000);
+        store.begin_order(OrderEntry { begun, ..order(job, "https://a.test/") }, Vec::new()).await.expect("begun");
+    };
+    let left = async |job: &str| store.orders(job).await.expect("read").len();
+    begin("issue one", 0).await;
+    begin("certificate www", 0).await;
+    begin("issue two", 1).await;
+    assert_eq!((left("issue one").await, left("certificate www").await, left("issue two").await), (1, 1, 1));
+    begin("issue three", 2).await;
+    assert_eq!((left("issue one").await, left("certificate www").await, left("issue two").await), (0, 1, 1));
+    begin("certificate new", 91 * 24).await;
+    assert_eq!((left("certificate www").await, left("certificate new").await), (0, 1));
+}
+
+#[tokio::test]
+async fn certificates_share_a_chain_for_as_long_as_one_has_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let keep = async |name: &str, chain: &str| {
+        let end = OrderEnd { job: format!("certificate {name}"), certificate: Some(certificate(name, chain)), ..OrderEnd::default() };
+        store.end_order(end).await.expect("kept");
+    };
+    keep("one", "old").await;
+    keep("two", "old").await;
+    keep("one", "new").await;
+    assert_eq!(store.certificate("two").await.expect("read").expect("there").chain_pem, "old");
+    assert!(store.delete_certificate("two", "certificate two").await.expect("deleted"));
+    assert!(!store.delete_certificate("two", "certificate two").await.expect("read"), "it is gone");
+    keep("one", "newer").await;
+    store.close().await;
+    let database = rusqlite::Connection::open(folder.path().join("acmegate.sqlite")).expect("opened");
+    let mut chains = database.prepare("SELECT pem FROM chains").expect("prepared");
+    let chains: Vec<String> = chains.query_map([], |row| row.get(0)).expect("read").collect::<Result<_, _>>().expect("texts");
+    assert_eq!(chains, ["newer"]);
+}
+
+#[tokio::test]
+async fn the_states_are_saved_and_what_is_unknown_in_them_is_borne_with() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    store.save_renewals(vec![stands("b", 1), stands("a", 2)]).await.expect("saved");
+    store.save_renewals(vec![stands("b", 3)]).await.expect("saved");
+    store.close().await;
+    let database = rusqlite::Connection::open(folder.path().join("acmegate.sqlite")).expect("opened");
+    database
+        .execute("INSERT INTO renewals (name, state) VALUES ('c', '{\"failures\":7,\"of_a_later_version\":true}')", [])
+        .expect("written");
+    drop(database);
+    let (store, _) = open(folder.path(), &[ZONE]);
+    assert_eq!(store.renewals().await.expect("read"), [stands("a", 2), stands("b", 3), stands("c", 7)]);
+}
+
+#[tokio::test]
+async fn what_was_known_before_a_certificate_does_not_come_after_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let standing = |issued: i64| Standing {
+        id: None,
+        serial: "01".to_owned(),
+        directory: "https://ca.test/directory".to_owned(),
+        names: vec!["www.test".to_owned()],
+        wish: "w".to_owned(),
+        not_before: Timestamp(0),
+        not_after: Timestamp(1),
+        issued: Timestamp(issued),
+    };
+    let since = |issued: i64, failures: u32| Renewal { standing: Some(standing(issued)), ..stands("www", failures) };
+    for renewal in [stands("www", 1), since(10, 2), stands("www", 3), since(9, 4)] {
+        store.save_renewals(vec![renewal]).await.expect("saved");
+    }
+    assert_eq!(store.renewals().await.expect("read"), [since(10, 2)]);
+    store.save_renewals(vec![since(10, 5)]).await.expect("saved");
+    assert_eq!(store.renewals().await.expect("read"), [since(10, 5)]);
+}
+
+#[tokio::test]
+async fn what_an_order_takes_of_the_limits_is_written_with_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = open(folder.path(), &[ZONE]);
+    let row = |subject: &str, full_at: i64| BudgetRow {
+        directory: "https://a.test/".to_owned(),
+        limit: "orders".to_owned(),
+        subject: subject.to_owned(),
+        full_at: Timestamp(full_at),
+    };
+    let late = Timestamp::now().0 + 3_600_000;
+    store.begin_order(order("certificate www", "https://a.test/"), vec![row("", late), row("a.test", 1)]).await.expect("begun");
+    store.save_budget(vec![row("", late + 1)]).await.expect("saved");
+    store.close().await;
+    let (store, _) = open(folder.path(), &[ZONE]);
+    assert_eq!(store.budget().await.expect("read"), [row("", late + 1)], "what is full again is gone");
+}
+
+/// A run that nobody waits for is undone; an order of the list goes on with the values that stand.
+#[tokio::test]
+async fn only_orders_of_the_list_keep_their_values_over_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, answers) = open(folder.path(), &[ZONE]);
+    let (listed, waited_for) = (order("certificate www", "https://a.test/"), order("issue w", "https://a.test/"));
+    store.claim(vec![claim("a.auth.test", "listed", Holder::issue(listed.run).as_str())]).await.expect("claimed");
+    store.claim(vec![claim("a.auth.test", "waited-for", Holder::issue(waited_for.run).as_str())]).await.expect("claimed");
+    store.begin_order(listed, Vec::new()).await.expect("begun");
+    store.begin_order(waited_for, Vec::new()).await.expect("begun");
+    assert_eq!(answers.at("a.auth.test"), ["listed", "waited-for"]);
+    store.close().await;
+    let (_store, answers) = open(folder.path(), &[ZONE]);
+    assert_eq!(answers.at("a.auth.test"), ["listed"]);
 }

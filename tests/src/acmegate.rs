@@ -112,6 +112,13 @@ impl Config {
         self
     }
 
+    /// Knows any authority under this name, with more settings in braces' form, such as `profile: shortlived`.
+    #[must_use]
+    pub fn directory_with(mut self, name: &str, url: &str, ca_file: &Path, more: &str) -> Self {
+        self.directories.push(format!("- {{ name: {name}, url: \"{url}\", ca_file: {ca_file:?}, {more} }}"));
+        self
+    }
+
     /// Any other section: its lines, unindented.
     #[must_use]
     pub fn section(mut self, name: &str, lines: &str) -> Self {

@@ -88,6 +88,11 @@ impl Bind {
         self.address.dns()
     }
 
+    /// Its process, to be measured.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Changes the text of its configuration, and returns when BIND goes by it.
     ///
     /// # Panics

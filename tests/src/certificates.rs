@@ -18,6 +18,14 @@ use crate::{read, testca::TestCa};
 /// # Panics
 /// When any of that is not so.
 pub async fn assert_issued(folder: &Path, ca: &TestCa, names: &[&str]) {
+    assert_issued_under(folder, &ca.issuing_root().await, names);
+}
+
+/// The same for any authority whose root (PEM) is known.
+///
+/// # Panics
+/// When any of that is not so.
+pub fn assert_issued_under(folder: &Path, root: &str, names: &[&str]) {
     let file = |name: &str| read(&folder.join(name));
     let (certificate, chain, fullchain) = (file("cert.pem"), file("chain.pem"), file("fullchain.pem"));
     let of = |pem: &str| certificates(pem);
@@ -27,7 +35,7 @@ pub async fn assert_issued(folder: &Path, ca: &TestCa, names: &[&str]) {
 
     let mode = fs::metadata(folder.join("privkey.pem")).map(|m| m.permissions().mode() & 0o777);
     assert_eq!(mode.ok(), Some(0o600), "the mode of privkey.pem");
-    assert_holds(&fullchain, &file("privkey.pem"), ca, names).await;
+    assert_holds_under(&fullchain, &file("privkey.pem"), root, names);
 }
 
 /// Asserts that a chain and a key (PEM) are a certificate of `ca` for exactly `names`: the chain holds under the authority's root for every name, and the key
@@ -36,12 +44,16 @@ pub async fn assert_issued(folder: &Path, ca: &TestCa, names: &[&str]) {
 /// # Panics
 /// When any of that is not so.
 pub async fn assert_holds(chain: &str, key: &str, ca: &TestCa, names: &[&str]) {
+    assert_holds_under(chain, key, &ca.issuing_root().await, names);
+}
+
+fn assert_holds_under(chain: &str, key: &str, root: &str, names: &[&str]) {
     let mut chain = certificates(chain);
     let leaf = chain.remove(0);
     let expected: BTreeSet<_> = names.iter().map(|name| (*name).to_owned()).collect();
     assert_eq!(dns_names(&leaf), expected, "the names of the certificate");
     assert!(is_key_of(key, &leaf), "the private key is the certificate's");
-    assert_chain_holds(&leaf, &chain, &ca.issuing_root().await, names);
+    assert_chain_holds(&leaf, &chain, root, names);
 }
 
 /// The certificates of a PEM file.
@@ -51,6 +63,17 @@ pub async fn assert_holds(chain: &str, key: &str, ca: &TestCa, names: &[&str]) {
 pub fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
     let parsed: Result<_, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     parsed.unwrap_or_else(|e| panic!("no PEM of certificates: {e}"))
+}
+
+/// The serial number of the first certificate of a PEM file, hexadecimal, without the zero that keeps it positive.
+///
+/// # Panics
+/// When it is not one.
+pub fn serial_number(pem: &str) -> String {
+    let chain = certificates(pem);
+    let leaf = chain.first().unwrap_or_else(|| panic!("no certificate"));
+    let (_, parsed) = X509Certificate::from_der(leaf).unwrap_or_else(|e| panic!("no certificate: {e}"));
+    parsed.raw_serial().iter().skip_while(|byte| **byte == 0).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The subject alternative names.

@@ -90,6 +90,8 @@ pub enum Fault {
     TooManySeconds,
     /// "Too many requests", with a date to wait for.
     TooManyDate,
+    /// "Too many requests", with an hour to wait: longer than any command does. Not among [`Fault::ALL`], for nothing is issued in the end.
+    TooManyForAnHour,
     /// A server error, with a page instead of a problem document.
     ServerError,
     /// An overload, as a load balancer tells it.
@@ -244,6 +246,7 @@ impl Plan {
             }
             Fault::BadNonce => said(400, &[("Content-Type", "application/problem+json")], &problem("badNonce")),
             Fault::TooManySeconds => said(429, &[("Retry-After", "1")], &problem("rateLimited")),
+            Fault::TooManyForAnHour => said(429, &[("Retry-After", "3600")], &problem("rateLimited")),
             Fault::TooManyDate => {
                 // Two seconds, for a date has whole ones.
                 let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(2));

@@ -9,7 +9,7 @@ use std::{
 
 use crate::workspace;
 
-/// The path of a pinned peer, built now if it is not in the cache: `testca`, `goacmedns`, `lego5`, `kubelab` (etcd and Kubernetes), `certmanager`,
+/// The path of a pinned peer, built now if it is not in the cache: `testca`, `goacmedns`, `lego5`, `stepca`, `kubelab` (etcd and Kubernetes), `certmanager`,
 /// `conformance`, `emptywebhook`, `kubectl` (with `helm` beside it), `monitoring` (the folder of Prometheus Operator's definitions), `python` or `clouds` (the
 /// interpreter of the environment that holds the pinned packages).
 ///

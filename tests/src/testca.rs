@@ -36,6 +36,12 @@ impl Options {
         Self::default().variable("PEBBLE_VA_ALWAYS_VALID", "1")
     }
 
+    /// It takes new accounts only with this external account binding: a key identifier, and the MAC key in base64url.
+    #[must_use]
+    pub fn external_account(self, kid: &str, mac_key: &str) -> Self {
+        self.argument("-eab").argument(&format!("{kid}={mac_key}"))
+    }
+
     /// It refuses this name (a policy refusal, HTTP 400).
     #[must_use]
     pub fn block(self, name: &str) -> Self {
@@ -105,6 +111,42 @@ impl TestCa {
         let url = format!("{}{path}", self.management);
         let get = async { http_client(&self.ca_file())?.get(&url).send().await?.text().await };
         bounded(&url, get).await.unwrap_or_else(|e| panic!("{url}: {e}"))
+    }
+
+    /// Makes it answer `answer`, whatever that is, when it is asked for the renewal information of a certificate (PEM).
+    ///
+    /// # Panics
+    /// When it does not take it.
+    pub async fn set_renewal_info(&self, certificate: &str, answer: &str) {
+        let url = format!("{}/set-renewal-info/", self.management);
+        let body = serde_json::json!({"Certificate": certificate, "ARIResponse": answer});
+        // Pebble wants to know who asks.
+        let post =
+            async { http_client(&self.ca_file())?.post(&url).header("User-Agent", "test").json(&body).send().await?.error_for_status() };
+        bounded(&url, post).await.unwrap_or_else(|e| panic!("{url}: {e}"));
+    }
+
+    /// What it says of a certificate by its serial number: `Valid` or `Revoked`.
+    ///
+    /// # Panics
+    /// When it does not know it.
+    pub async fn status_of(&self, serial: &str) -> String {
+        let answer = self.get(&format!("/cert-status-by-serial/{}", serial.trim_start_matches('0'))).await;
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{answer}: {e}"));
+        answer["Status"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Lets every authorization that was read be over.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn end_authorizations(&self) {
+        assert_eq!(self.get("/end-authorizations").await, "", "testca ends authorizations");
+    }
+
+    /// Its process, to be measured.
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Its log so far: Pebble's own lines.

@@ -12,7 +12,7 @@ use crate::{addresses::Address, dns, process::Process, temporary_folder, wait::u
 /// A running unbound on port 53 of an address of its own, UDP and TCP.
 pub struct Unbound {
     address: Address,
-    _process: Process,
+    process: Process,
     _folder: tempfile::TempDir,
 }
 
@@ -73,7 +73,7 @@ remote-control:
         command.args(["-d", "-p", "-c"]).arg(&config);
         let process = Process::spawn("unbound", command);
         process.stderr_line("its line \"start of service\"", |line| line.contains("start of service").then_some(())).await;
-        let unbound = Self { address, _process: process, _folder: folder };
+        let unbound = Self { address, process, _folder: folder };
         let mut query = dns::query(".", RecordType::NS);
         query.metadata.recursion_desired = true;
         let attempt = || async {
@@ -82,6 +82,11 @@ remote-control:
         };
         until("unbound to find the root's servers", attempt).await;
         unbound
+    }
+
+    /// Its process, to be measured.
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Where it answers.

@@ -102,7 +102,8 @@ async fn a_folder_of_four_files() {
         assert_eq!((mode(&place.path("privkey.pem")), mode(&place.path("fullchain.pem"))), (0o640, 0o644));
     }
     assert_ne!(serials[0], serials[1]);
-    assert_eq!(names(place.folder.path()), ["cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"]);
+    // The four names, the one link that they lead through, and the one version that is in use.
+    assert_eq!(names(place.folder.path()), ["..acmegate.2", "..data", "cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"]);
 }
 
 #[tokio::test]
@@ -240,9 +241,9 @@ async fn a_command_that_fails_or_hangs_or_never_stops_talking() {
     hangs.exited(1).says("it was ended because it took longer than 200ms");
 
     let talks = place.issue(&["--log-level", "info", "--log-format", "text", "--exec", "sh -c 'seq 3000; seq -f line%g 3000 >&2'"]).await;
-    talks.succeeded().says("line=\"499\"");
-    let logged = talks.stderr.matches(": output program").count();
-    assert!(logged <= 500, "{logged} lines are in the log:\n{talks}");
+    // Which lines of the two streams those are is chance.
+    let logged = talks.succeeded().stderr.matches(": output program").count();
+    assert_eq!(logged, 500, "{talks}");
     talks.says("more output, which is left out");
 }
 

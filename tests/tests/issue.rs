@@ -256,7 +256,8 @@ async fn renewing_into_the_same_folder_replaces_all_files() {
     assert_ne!(acmegate_tests::read(&first.folder().join("cert.pem")), before);
     let mut names: Vec<_> = fs::read_dir(first.folder()).expect("a folder").map(|e| e.expect("an entry").file_name()).collect();
     names.sort();
-    assert_eq!(names, ["cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"], "no temporary file stays");
+    let expected = ["..acmegate.2", "..data", "cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"];
+    assert_eq!(names, expected, "no older version and no temporary file stays");
 }
 
 /// Stopped by SIGTERM while the authority is still looking: the values are taken back before the command ends.

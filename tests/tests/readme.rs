@@ -163,6 +163,14 @@ async fn the_worked_examples_run_as_written() {
     serving.terminate();
     assert_eq!(serving.ended().await.code(), Some(0));
 
+    // The list of certificates, from cron.
+    let list = block(&yaml, "certificates:").replace("systemd_reload: nginx", "exec: \"true\"");
+    assert!(list.contains("exec"), "the README reloads something: {list}");
+    write(&folder.path().join("acmegate.yaml"), &format!("{config}{list}"));
+    shell(folder.path(), tools.path(), &block(&commands, "acmegate certificates list")).await.succeeded().says("www: valid");
+    assert_issued(&folder.path().join("www"), &ca, &["example.com", "*.example.com"]).await;
+    write(&folder.path().join("acmegate.yaml"), &config);
+
     // A backend: checked with a test value, written, and swept.
     shell(folder.path(), tools.path(), &block(&commands, "acmegate check www.corp.example")).await.succeeded();
     assert_issued(&folder.path().join("certs-corp"), &ca, &["www.corp.example"]).await;

@@ -102,3 +102,31 @@ acmedns: 8080
 {{- range .node -}}{{- include "acmegate.secretsIn" (dict "grants" $grants "node" . "namespace" $own) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{- /* What the list `certificates` of `config` writes and restarts, as a map of namespaces to {secrets: […], deployments: […]}. */}}
+{{- define "acmegate.deploys" -}}
+{{- $grants := dict -}}
+{{- range (include "acmegate.config" . | fromYaml).certificates -}}
+{{- range .store -}}
+{{- $secret := get . "secret" -}}
+{{- if kindIs "map" $secret -}}{{- $secret = $secret.name -}}{{- end -}}
+{{- include "acmegate.grant" (list $grants "secrets" $secret) -}}
+{{- end -}}
+{{- range .notify -}}
+{{- include "acmegate.grant" (list $grants "deployments" (get . "rollout_restart")) -}}
+{{- end -}}
+{{- end -}}
+{{- $grants | toYaml -}}
+{{- end -}}
+
+{{- /* Adds NAMESPACE/NAME to the map of "acmegate.deploys", of (map, kind, NAMESPACE/NAME). */}}
+{{- define "acmegate.grant" -}}
+{{- $grants := index . 0 -}}
+{{- $kind := index . 1 -}}
+{{- with index . 2 -}}
+{{- $place := splitList "/" . -}}
+{{- $own := get $grants (first $place) | default dict -}}
+{{- $_ := set $own $kind (append (get $own $kind | default list) (last $place) | uniq | sortAlpha) -}}
+{{- $_ := set $grants (first $place) $own -}}
+{{- end -}}
+{{- end -}}

@@ -7,14 +7,14 @@ use super::{
 };
 use crate::propagation::{
     Resolver,
-    diagnose::{self, Caa, CaaRecord},
+    diagnose::{Caa, CaaClimb, CaaRecord},
 };
 
 const ID: RungId = RungId::Caa;
 
 /// Looks the records up, and reads them as each CA of the configuration does.
 pub(super) async fn climb(resolver: &Resolver, subject: &Subject, asked: &[Asked]) -> Rung {
-    match diagnose::caa(resolver, None, &subject.domain).await {
+    match CaaClimb::new(resolver).find(None, &subject.domain).await {
         Ok(caa) => judge(&caa, subject.wildcard, asked),
         Err(error) => Rung::failed(
             ID,

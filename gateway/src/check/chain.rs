@@ -50,7 +50,7 @@ impl Ladder {
     /// Follows the challenge name. No resolver is asked for a name whose value may come, and so none keeps that there is nothing.
     pub(super) async fn chain(&self, subject: &Subject) -> Found {
         let challenge = &subject.challenge;
-        let chain = match trace(challenge, self).await {
+        let chain = match trace(challenge, self, &|_| false).await {
             Ok(chain) => chain,
             Err(error) => return lost(challenge, &error),
         };

@@ -134,7 +134,7 @@ impl Ladder {
         let ((credential, allowed), servers, caa, dnssec) = join4(
             credential,
             self.servers(owner.as_ref(), lane.as_ref(), &world),
-            caa::climb(self.checker.resolver(), subject, &asked),
+            Box::pin(caa::climb(self.checker.resolver(), subject, &asked)),
             dnssec::climb(self.checker.resolver(), &zones),
         )
         .await;

@@ -1,26 +1,19 @@
 //! `acmegate accounts`: through the `serve` that holds the data folder, or with the same engine in this process.
 
-use std::{sync::Arc, time::Duration};
-
 use clap::{Args, Subcommand};
 
 use super::{
     Failure,
     directory::DirectoryArgs,
-    lifecycle::{Signals, block_on, open_engine},
-    progress::line,
+    here::{close, open_alone},
+    lifecycle::{Signals, block_on},
     say,
 };
 use crate::{
     config::{AccountKeyType, Config},
     doors::admin::Client,
-    engine::EngineError,
     issuer::{AccountAction, AccountReport, AccountRequest, IssueError, Issuer},
-    store::StoreError,
 };
-
-/// How long the engine of a run of our own may take to stop.
-const DRAIN: Duration = Duration::from_secs(3);
 
 /// What `acmegate accounts` is told.
 #[derive(Debug, Subcommand)]
@@ -117,17 +110,9 @@ async fn with_issuer<T>(
         if let Some(client) = Client::connect(&config.data).await? {
             return there(client).await;
         }
-        let config = Arc::new(config);
-        let (engine, _registry) = open_engine(config.clone()).await.map_err(|error| match error {
-            EngineError::Store(StoreError::Locked(text)) => Failure::later(format!(
-                "{text}\nIt does not answer on its admin socket: it is starting, stopping, or another command; try again when it is done"
-            )),
-            error => Failure::opening(&config.data, error),
-        })?;
+        let engine = open_alone(config).await?;
         let done = here(&Issuer::new(engine.clone())).await;
-        if tokio::time::timeout(DRAIN, engine.close()).await.is_err() {
-            line("the store did not finish writing in time; what was acknowledged is on disk");
-        }
+        close(&engine).await;
         Ok(done?)
     };
     tokio::select! {

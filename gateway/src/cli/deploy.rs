@@ -14,8 +14,8 @@ use super::{Failure, say};
 use crate::{
     config::{self, Config},
     deploy::{
-        BadPassword, CaCertificate, Command, DeployError, Deployment, Files, KeyMode, Layout, Owner, Password, Place, Prepared, Reload,
-        SignalName, TlsSecret,
+        BadPassword, CaCertificate, Command, DeployError, Deployment, Files, Hook, HookUrl, KeyMode, Layout, Notification, Owner, Password,
+        Place, Prepared, Reload, SecretSource, SignalName, TlsSecret,
     },
     issuer::Issued,
     kubernetes::Cluster,
@@ -66,12 +66,15 @@ pub(super) struct DeployArgs {
     /// How long each command may take
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration, requires = "exec")]
     exec_timeout: Duration,
+    /// A URL that gets a POST with JSON when the certificate is in place: its names, when it ends, where its files are, no key; several may be given
+    #[arg(long, value_name = "URL")]
+    http_hook: Vec<HookUrl>,
     /// A signal to the process whose number stands in this file; HUP if none is named
     #[arg(long, value_name = "PIDFILE[:SIGNAL]", value_parser = signal)]
     signal: Vec<Reload>,
     /// Reload a unit of systemd
     #[arg(long, value_name = "UNIT", value_parser = unit)]
-    systemd_reload: Vec<String>,
+    systemd_reload: Vec<Reload>,
     /// Replace the pods of a Deployment, as `kubectl rollout restart` does
     #[arg(long, value_name = "NAMESPACE/NAME")]
     rollout_restart: Vec<Place>,
@@ -109,14 +112,15 @@ impl DeployArgs {
         let files = Files { folder, layout: self.layout()?, owner: self.owner, key_mode: self.key_mode, name };
         let ca = if self.secret_ca { CaCertificate::LastOfChain } else { CaCertificate::None };
         let secret = |place: &Place| TlsSecret { place: place.clone(), ca, force: self.secret_force };
-        let command = |words: &Words| Command { argv: words.0.clone(), limit: self.exec_timeout };
-        let systemd = self.systemd_reload.iter().map(|unit| Reload::Systemd { unit: unit.clone() });
+        let commands = self.exec.iter().map(|words| Notification::Command(Command { argv: words.0.clone(), limit: self.exec_timeout }));
+        let hooks = self.http_hook.iter().map(|url| Notification::Hook(Box::new(Hook::at(url.clone()))));
         let deployments = self.rollout_restart.iter().map(|place| Reload::Deployment(place.clone()));
+        let reloads = self.signal.iter().chain(&self.systemd_reload).cloned().chain(deployments).map(Notification::Reload);
         Ok(Deployment {
+            name: names.first().map_or("", String::as_str).into(),
             files: vec![files],
             secrets: self.secret.iter().map(secret).collect(),
-            commands: self.exec.iter().map(command).collect(),
-            reloads: self.signal.iter().cloned().chain(systemd).chain(deployments).collect(),
+            notifications: commands.chain(hooks).chain(reloads).collect(),
         })
     }
 
@@ -135,7 +139,8 @@ impl DeployArgs {
         }
     }
 
-    fn password(&self) -> Result<Password, Failure> {
+    /// Read now, and once: it may come through a pipe.
+    fn password(&self) -> Result<SecretSource, Failure> {
         let (text, from) = match &self.p12_password_file {
             Some(file) => {
                 let text = fs::read_to_string(file)
@@ -152,7 +157,8 @@ impl DeployArgs {
             }
         };
         let text = zeroize::Zeroizing::new(text);
-        text.parse().map_err(|error: BadPassword| Failure::usage(format!("{from} holds {error}")))
+        let password: Password = text.parse().map_err(|error: BadPassword| Failure::usage(format!("{from} holds {error}")))?;
+        Ok(SecretSource::Text(password.expose().into()))
     }
 }
 
@@ -232,11 +238,7 @@ impl Prospect {
 }
 
 fn words(text: &str) -> Result<Words, String> {
-    match shlex::split(text) {
-        Some(words) if words.first().is_some_and(|program| !program.is_empty()) => Ok(Words(words)),
-        Some(_) => Err("it names no program".into()),
-        None => Err("a quote in it is not closed".into()),
-    }
+    Command::words(text).map(Words).map_err(|error| error.to_string())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -251,10 +253,8 @@ fn signal(text: &str) -> Result<Reload, String> {
     if file.is_empty() { Err("it names no file".into()) } else { Ok(Reload::Signal { pid_file: file.into(), signal }) }
 }
 
-fn unit(text: &str) -> Result<String, String> {
-    let fits =
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte)) && !text.starts_with('-');
-    if fits { Ok(text.to_owned()) } else { Err("no name of a unit, such as nginx or nginx.service".into()) }
+fn unit(text: &str) -> Result<Reload, String> {
+    Reload::systemd(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -283,7 +283,8 @@ mod tests {
         let [files] = deployment.files.as_slice() else { panic!("{deployment:?}") };
         assert_eq!((files.folder.as_path(), files.name.as_str()), (Path::new("./_.example.com"), "_.example.com"));
         assert!(matches!(files.layout, Layout::Flat) && files.owner.is_none() && !deployment.needs_cluster());
-        assert!(deployment.secrets.is_empty() && deployment.commands.is_empty() && deployment.reloads.is_empty());
+        assert!(deployment.secrets.is_empty() && deployment.notifications.is_empty());
+        assert_eq!(&*deployment.name, "*.example.com");
     }
 
     #[test]
@@ -308,17 +309,22 @@ mod tests {
             "nginx",
             "--rollout-restart",
             "apps/web",
+            "--http-hook",
+            "https://hooks.test/x?y",
         ];
         let deployment = chosen(&line).unwrap();
         assert!(matches!(deployment.files[0].layout, Layout::Live { keep: 5 }));
         assert_eq!((deployment.files[0].folder.as_path(), deployment.secrets.len()), (Path::new("."), 2));
         assert!(deployment.secrets.iter().all(|secret| secret.ca == CaCertificate::LastOfChain && !secret.force));
-        assert_eq!(deployment.commands[0].argv, ["/opt/my hook", "--now", "$HOME"], "no shell");
-        assert_eq!(deployment.commands[0].limit, Duration::from_secs(5));
-        let told: Vec<_> = deployment.reloads.iter().map(ToString::to_string).collect();
+        let Some(Notification::Command(command)) = deployment.notifications.first() else { panic!("{deployment:?}") };
+        assert_eq!(command.argv, ["/opt/my hook", "--now", "$HOME"], "no shell");
+        assert_eq!(command.limit, Duration::from_secs(5));
+        let told: Vec<_> = deployment.notifications.iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
             [
+                "command /opt/my hook",
+                "HTTP hook at https://hooks.test",
                 "SIGHUP to the process of /run/a.pid",
                 "SIGUSR1 to the process of /run/b:c.pid",
                 "systemctl reload nginx",
@@ -345,6 +351,8 @@ mod tests {
             &["--systemd-reload", "--all"],
             &["--systemd-reload=-H"],
             &["--layout", "heap"],
+            &["--http-hook", "hooks.test"],
+            &["--http-hook", "https://me@hooks.test/"],
         ] {
             assert!(parse(line).is_err(), "{line:?}");
         }

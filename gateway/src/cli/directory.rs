@@ -21,12 +21,29 @@ pub(super) struct DirectoryArgs {
     ca_file: Option<PathBuf>,
 }
 
+/// Whether the CA's directory itself is meant, or the one at which it lets everybody rehearse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The directory itself.
+    Production,
+    /// Its staging directory: the same, and certificates that nobody trusts.
+    Staging,
+}
+
 impl DirectoryArgs {
     /// The directory that is meant.
     ///
     /// # Errors
     /// Wrong usage.
     pub(super) fn choose(&self, config: &Config) -> Result<Directory, Failure> {
+        self.choose_at(Stage::Production, config)
+    }
+
+    /// The directory that is meant, or its staging directory.
+    ///
+    /// # Errors
+    /// Wrong usage.
+    pub(super) fn choose_at(&self, stage: Stage, config: &Config) -> Result<Directory, Failure> {
         let mut directory = match &self.directory {
             Some(wanted) => named(wanted, "--directory", config)?,
             None => config
@@ -36,6 +53,7 @@ impl DirectoryArgs {
                 .cloned()
                 .ok_or_else(|| Failure::usage("no ACME directory: give --directory, or one under issuer.directories"))?,
         };
+        directory = staged(directory, stage, config)?;
         if let Some(file) = &self.ca_file {
             directory.ca_file = Some(file.clone());
         }
@@ -46,8 +64,8 @@ impl DirectoryArgs {
     ///
     /// # Errors
     /// Wrong usage.
-    pub(super) fn another(&self, wanted: &str, option: &str, config: &Config) -> Result<Directory, Failure> {
-        self.complete(named(wanted, option, config)?)
+    pub(super) fn another(&self, wanted: &str, option: &str, stage: Stage, config: &Config) -> Result<Directory, Failure> {
+        self.complete(staged(named(wanted, option, config)?, stage, config)?)
     }
 
     fn complete(&self, mut directory: Directory) -> Result<Directory, Failure> {
@@ -63,6 +81,18 @@ impl DirectoryArgs {
                 .map_err(|error| Failure::usage(format!("the CA file {} cannot be read: {error}", file.display())))?;
         }
         Ok(directory)
+    }
+}
+
+fn staged(directory: Directory, stage: Stage, config: &Config) -> Result<Directory, Failure> {
+    match stage {
+        Stage::Production => Ok(directory),
+        Stage::Staging => config.issuer.staging(&directory).ok_or_else(|| {
+            Failure::usage(format!(
+                "--staging: no staging directory of {} is known: give its URL as `staging` of the directory under issuer.directories, or with --directory instead of --staging",
+                directory.name
+            ))
+        }),
     }
 }
 
@@ -106,6 +136,23 @@ mod tests {
         assert_eq!(chosen("--directory two --contact b@two.test"), Ok(("https://two.test/dir".into(), contact("b@two.test"))));
         assert_eq!(chosen("--directory https://one.test/dir"), Ok(("https://one.test/dir".into(), contact("a@one.test"))));
         assert_eq!(chosen("--directory https://three.test/dir"), Ok(("https://three.test/dir".into(), None)));
+    }
+
+    #[test]
+    fn a_rehearsal_is_at_the_staging_directory() {
+        let text = "version: v1\nissuer:\n  directories:\n    - {name: one, url: \"https://one.test/dir\", staging: \"https://try.one.test/dir\", contact: a@one.test}\n    - {name: two, url: \"https://two.test/dir\"}\n";
+        let config = Config::from_yaml(text, Path::new("test.yaml")).expect("valid");
+        let args = |line: &str| Line::try_parse_from(std::iter::once("command").chain(line.split_whitespace())).expect(line).args;
+        let staged = |line: &str| args(line).choose_at(Stage::Staging, &config).map(|directory| (directory.url, directory.contact));
+        assert_eq!(staged(""), Ok(("https://try.one.test/dir".into(), Some("a@one.test".into()))));
+        let letsencrypt = "https://acme-v02.api.letsencrypt.org/directory";
+        let known = staged(&format!("--contact b@one.test --directory {letsencrypt}"));
+        assert_eq!(known, Ok(("https://acme-staging-v02.api.letsencrypt.org/directory".into(), Some("b@one.test".into()))));
+        let failure = staged("--directory two").expect_err("none is known");
+        assert_eq!(failure.exit_code(), 2);
+        assert!(failure.to_string().contains("no staging directory of two is known: give its URL"), "{failure}");
+        let failure = args("").another("two", "--fallback", Stage::Staging, &config).expect_err("none is known");
+        assert_eq!(failure.exit_code(), 2, "{failure}");
     }
 
     #[test]

@@ -1,10 +1,6 @@
 //! `acmegate issue`: through the `serve` that holds the data folder, or with the same engine in this process.
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{pin::pin, time::SystemTime};
 
 use clap::{Args, builder::NonEmptyStringValueParser};
 use tokio::sync::mpsc;
@@ -13,27 +9,20 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure,
     deploy::{DeployArgs, Prospect},
-    directory::DirectoryArgs,
-    lifecycle::{Signals, block_on, open_engine},
+    directory::{DirectoryArgs, Stage},
+    here::Here,
+    lifecycle::{Signals, block_on},
     progress::{Progress, line},
     say,
-    tasks::Tasks,
 };
 use crate::{
-    config::Config,
+    config::{BadName, Config, Names},
     doors::admin::{Client, ClientError},
-    engine::EngineError,
-    issuer::{Event, Fallback, IssueError, IssueRequest, Issuer, KeyType, Names, Outcome, Rehearsal, Reporter},
-    store::StoreError,
+    issuer::{Event, Fallback, IssueError, IssueRequest, Issuer, KeyType, Outcome, Rehearsal, Reporter},
 };
 
 /// Events that wait to be shown.
 const EVENTS: usize = 256;
-/// How long the DNS server and the ledger of a run of our own may take to stop.
-const DRAIN: Duration = Duration::from_secs(3);
-/// How long backends may take to remove the values at the end.
-const REMOVAL: Duration = Duration::from_secs(60);
-
 /// What `acmegate issue` is told.
 #[derive(Debug, Args)]
 pub(super) struct IssueArgs {
@@ -57,22 +46,27 @@ pub(super) struct IssueArgs {
     /// Rehearse: follow the delegations, show made-up values, see them at every server, but order nothing
     #[arg(long)]
     dry_run: bool,
+    /// Ask the CA's staging directory: everything as it will be, but the certificate is one that nobody trusts, and nothing counts against the CA's limits
+    #[arg(long)]
+    staging: bool,
     #[command(flatten)]
     deploy: DeployArgs,
 }
 
 pub(super) fn run(args: &IssueArgs, config: Config) -> Result<(), Failure> {
     let names = Names::parse(&args.names)?;
-    let mut directory = args.directory.choose(&config)?;
+    let stage = if args.staging { Stage::Staging } else { Stage::Production };
+    let mut directory = args.directory.choose_at(stage, &config)?;
     if let Some(profile) = &args.profile {
         directory.profile = Some(profile.clone());
     }
     if let Some(chain) = &args.preferred_chain {
         directory.preferred_chain = Some(chain.clone());
     }
-    let fallbacks = args.fallback.iter().map(|wanted| args.directory.another(wanted, "--fallback", &config).map(Fallback));
+    let fallbacks = args.fallback.iter().map(|wanted| args.directory.another(wanted, "--fallback", stage, &config).map(Fallback));
     let fallbacks = fallbacks.collect::<Result<_, _>>()?;
-    let request = IssueRequest { names: names.to_strings(), directory, fallbacks, key_type: args.key_type, dry_run: args.dry_run };
+    let request =
+        IssueRequest { fallbacks, key_type: args.key_type, dry_run: args.dry_run, ..IssueRequest::of(names.to_strings(), directory) };
     let deployment = args.deploy.choose(&request.names)?;
     block_on(async move {
         // Before the CA is asked for anything: an order that cannot be written down would be wasted.
@@ -153,33 +147,17 @@ async fn issue_here(
     progress: Progress,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let config = Arc::new(config);
-    let (engine, _registry) = open_engine(config.clone()).await.map_err(|error| match error {
-        EngineError::Store(StoreError::Locked(text)) => Failure::later(format!(
-            "{text}\nIt does not answer on its admin socket: it is starting, stopping, or another `acmegate issue`; try again when it is done"
-        )),
-        error => Failure::opening(&config.data, error),
-    })?;
-    let mut base = Tasks::default();
-    if let Some(dns) = &engine.config.dns {
-        let server = authdns::Server::bind(engine.zones.clone(), &dns.listen, authdns::Limits::default())
-            .map_err(|error| Failure::failed(format!("{error} (the CA asks this DNS server while a certificate is issued)")))?;
-        base.spawn("the DNS server", server.run(base.stop()));
-    }
-    base.spawn("the ledger", {
-        let (engine, stop) = (engine.clone(), base.stop());
-        async move { engine.run(stop).await }
-    });
+    let mut here = Here::open(config).await?;
     let (reporter, mut events) = mpsc::channel::<Event>(EVENTS);
     let cancel = CancellationToken::new();
-    let issuer = Issuer::new(engine.clone());
+    let issuer = Issuer::new(here.engine.clone());
     let mut run = Box::pin(issuer.issue(request, Reporter::new(reporter), cancel.clone()));
     let outcome = loop {
         tokio::select! {
             biased;
             Some(event) = events.recv() => progress.show(&event),
             outcome = &mut run => break outcome.map_err(Failure::from),
-            failure = base.failure() => break Err(Failure::failed(failure)),
+            failure = here.failure() => break Err(Failure::failed(failure)),
             _ = signals.next() => {
                 if cancel.is_cancelled() {
                     std::process::exit(1);
@@ -194,21 +172,16 @@ async fn issue_here(
     drop(run);
     progress.end();
     // The certificate is on disk before anything else is waited for.
-    let done = stoppable(signals, |stop| done(outcome, stop)).await;
-    let left = tokio::select! {
-        left = engine.removed(REMOVAL) => left.map_err(|error| error.to_string()),
-        _ = signals.next() => Err("stopped before that was known".to_owned()),
+    let issued = match &outcome {
+        Ok(Outcome::Issued(issued)) => Some(issued.clone()),
+        _ => None,
     };
-    let later = "the next acmegate on this data folder goes on with it, and `acmegate sweep` shows them";
-    match left {
-        Ok(0) => {}
-        Ok(left) => line(&format!("{left} values are still to be removed from DNS: {later}")),
-        Err(why) => line(&format!("values may still have to be removed from DNS ({why}): {later}")),
+    let done = stoppable(signals, |stop| done(outcome, stop)).await;
+    // Else the same command comes to the same certificate.
+    if let (Some(issued), true) = (issued, done.is_ok()) {
+        issuer.delivered(&issued).await;
     }
-    base.drain(DRAIN).await;
-    if tokio::time::timeout(DRAIN, engine.close()).await.is_err() {
-        line("the store did not finish writing in time; what was acknowledged is on disk");
-    }
+    here.close(signals).await;
     done
 }
 
@@ -230,6 +203,12 @@ fn until(time: SystemTime) -> String {
     format!("{date} ({days} days)")
 }
 
+impl From<BadName> for Failure {
+    fn from(error: BadName) -> Self {
+        Self::usage(error)
+    }
+}
+
 impl From<IssueError> for Failure {
     fn from(error: IssueError) -> Self {
         Self::with_code(error.exit_code(), error)
@@ -242,6 +221,7 @@ impl From<ClientError> for Failure {
             // Nobody here asked for that.
             ClientError::Issue(error @ IssueError::Cancelled) => Self::later(format!("`acmegate serve` was stopped: {error}; try again")),
             ClientError::Issue(error) => error.into(),
+            ClientError::Certificate(error) => error.into(),
             ClientError::Check(error) => error.into(),
             ClientError::Sweep(error) => error.into(),
             error @ ClientError::Lost(_) => Self::later(error),
@@ -270,5 +250,13 @@ mod tests {
     fn a_name_that_no_certificate_can_have_is_wrong_usage() {
         let failure = run(&args("not_a_host.test"), Config::embedded().expect("the defaults")).expect_err("no host name");
         assert_eq!(failure.exit_code(), 2, "{failure}");
+    }
+
+    #[test]
+    fn a_ca_without_a_known_staging_directory_is_wrong_usage() {
+        let line = args("--staging --directory https://ca.test/directory example.com");
+        let failure = run(&line, Config::embedded().expect("the defaults")).expect_err("no staging directory");
+        assert_eq!(failure.exit_code(), 2, "{failure}");
+        assert!(failure.to_string().starts_with("--staging: "), "{failure}");
     }
 }

@@ -1,11 +1,13 @@
 //! The command line: what may be asked, and the exit code of each answer.
 
 mod accounts;
+mod certificates;
 mod check;
 mod config_check;
 mod deploy;
 mod directory;
 mod failure;
+mod here;
 mod issue;
 mod lifecycle;
 mod policy;
@@ -74,6 +76,9 @@ enum Command {
     Issue(Box<issue::IssueArgs>),
     /// Check everything that a certificate for one name needs, or cert-manager in a cluster, and say what to do where something is in the way
     Check(check::CheckArgs),
+    /// Look after the certificates of the list that keeps itself valid
+    #[command(subcommand)]
+    Certificates(certificates::CertificatesCommand),
     /// Look after the accounts at CAs
     #[command(subcommand)]
     Accounts(accounts::AccountsCommand),
@@ -111,6 +116,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve => serve::run(load()?),
         Command::Issue(args) => issue::run(&args, load()?),
         Command::Check(args) => check::run(&args, load()?),
+        Command::Certificates(command) => certificates::run(&command, load()?),
         Command::Accounts(command) => accounts::run(&command, load()?),
         Command::Sweep(args) => sweep::run(&args, load()?),
         Command::Policy(policy::PolicyCommand::Test(args)) => policy::run(&args, &load()?),

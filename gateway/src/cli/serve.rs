@@ -22,6 +22,7 @@ use super::{
     tasks::Tasks,
 };
 use crate::{
+    certificates::{CertificateMetrics, Manager},
     check::Ladder,
     config::{Config, TlsFiles},
     doors::{
@@ -108,6 +109,10 @@ impl Serving {
         opening.webhook(&engine).await?;
         let sweep_metrics = SweepMetrics::register(opening.registry.sub_registry_with_prefix("acmegate"));
         let metrics = opening.bind("metrics", config.metrics.as_ref().map_or(&[], |metrics| &metrics.listen), web::bind)?;
+        let issuer = Issuer::new(engine.clone());
+        let manager = Manager::open(engine.clone(), issuer.clone(), None).await.map_err(Failure::failed)?;
+        issuer.register(&mut opening.registry);
+        opening.registry.register_collector(Box::new(CertificateMetrics::new(manager.clone(), &config)));
         let (admin, admin_listener) = AdminSocket::bind(&engine.folder).map_err(Failure::failed)?;
         opening.announced.push(format!("listening admin {}", admin.path().display()));
         // Every socket is bound; from here on nothing can fail.
@@ -136,7 +141,11 @@ impl Serving {
                 web::serve(listener, None, metrics_router.clone(), Limits { drain: LAST_PART, ..limits }, base.stop()),
             );
         }
-        let works = Works { issuer: Issuer::new(engine.clone()), sweeper: engine.sweeper(), ladder: Ladder::new(&engine, true) };
+        doors.spawn("the list of certificates", {
+            let (manager, stop) = (manager.clone(), doors.stop());
+            async move { manager.run(stop).await }
+        });
+        let works = Works { issuer, sweeper: engine.sweeper(), ladder: Ladder::new(&engine, true), manager };
         doors.spawn("the admin door", admin::serve(admin_listener, works, limits, doors.stop()));
         for (name, duty) in duties {
             let stop = base.stop();

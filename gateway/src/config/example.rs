@@ -94,10 +94,18 @@ impl Example<'_> {
         }
     }
 
-    /// One item, and where the schema makes some keys depend on a word, one for each word: the first with every key, the others with what differs.
+    /// One item for each form that items may have; or one item, and where the schema makes some keys depend on a word, one for each word: the first with every key, the others with what differs.
     fn sample_items(&self, out: &mut String, indent: &str, item: &Json) {
-        let Some(properties) = item.get("properties").and_then(Json::as_object) else { return };
         let inner = format!("{indent}    ");
+        for form in forms(item) {
+            let mut block = String::new();
+            comment(&mut block, &inner, form);
+            for (key, property) in form.get("properties").and_then(Json::as_object).into_iter().flatten() {
+                self.sample(&mut block, &inner, key, property);
+            }
+            out.push_str(&dashed(&block, indent));
+        }
+        let Some(properties) = item.get("properties").and_then(Json::as_object) else { return };
         let mut rules = catalogue::rules(item).peekable();
         if rules.peek().is_none() {
             let mut block = String::new();
@@ -134,7 +142,7 @@ impl Example<'_> {
     /// The items' schema, if it is a list of sections.
     fn section_items<'s>(&'s self, property: &'s Json) -> Option<&'s Json> {
         let item = self.resolve(self.resolve(property).get("items")?);
-        item.get("properties").map(|_| item)
+        (item.get("properties").is_some() || forms(item).next().is_some()).then_some(item)
     }
 
     /// What a key may hold: its example, its default, or the least of its kind.
@@ -178,6 +186,12 @@ impl Example<'_> {
         let section = branches.into_iter().flatten().find(|branch| branch.get("$ref").is_some());
         section.map_or(schema, |section| self.resolve(section))
     }
+}
+
+/// The forms of a section that is one of several.
+fn forms(schema: &Json) -> impl Iterator<Item = &Json> {
+    let forms = schema.get("oneOf").and_then(Json::as_array).into_iter().flatten();
+    forms.filter(|form| form.get("properties").is_some())
 }
 
 fn required(schema: &Json, key: &str) -> bool {

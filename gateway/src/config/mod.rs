@@ -6,8 +6,12 @@
 mod account_key;
 mod backends;
 mod catalogue;
+mod certificates;
+pub mod deployment;
 pub(crate) mod duration;
 mod example;
+mod key_type;
+mod names;
 mod parse;
 mod policy;
 mod problem;
@@ -31,6 +35,9 @@ use secrecy::SecretString;
 
 pub use account_key::{AccountKeyType, BadAccountKeyType};
 pub use backends::{Backend, Settings};
+pub use certificates::Certificate;
+pub use key_type::{BadKeyType, KeyType};
+pub use names::{BadName, CertName, MAX_NAMES, Names};
 pub use parse::is_mail_address;
 pub use problem::{ConfigError, Invalid};
 
@@ -60,6 +67,8 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// The ACME directories that `issue` knows by name.
     pub issuer: Issuer,
+    /// The certificates that are kept valid, in the order of the file; each name once.
+    pub certificates: Vec<Certificate>,
 }
 
 /// The embedded authoritative DNS.
@@ -233,9 +242,38 @@ pub struct Directory {
     pub profile: Option<String>,
     /// The common name of the issuer that a chain shall end with, where the CA offers several chains.
     pub preferred_chain: Option<String>,
+    /// The URL of the CA's staging directory, where everybody may rehearse.
+    pub staging: Option<String>,
+}
+
+/// CAs whose staging directory is documented: the directory, and that one.
+const KNOWN_STAGING: [(&str, &str); 2] = [
+    ("https://acme-v02.api.letsencrypt.org/directory", "https://acme-staging-v02.api.letsencrypt.org/directory"),
+    ("https://dv.acme-v02.api.pki.goog/directory", "https://dv.acme-v02.test-api.pki.goog/directory"),
+];
+
+impl Issuer {
+    /// The directory at which to rehearse what shall be asked of `directory`: where one with the URL of its staging directory is listed, that one, with its own account
+    /// settings.
+    pub fn staging(&self, directory: &Directory) -> Option<Directory> {
+        let staging = directory.staging()?;
+        let listed = self.directories.iter().find(|listed| listed.url == staging.url);
+        Some(listed.map_or(staging, |listed| Directory { profile: directory.profile.clone(), ..listed.clone() }))
+    }
 }
 
 impl Directory {
+    /// The URL of a CA's staging directory, where it is known for the URL of its directory.
+    pub fn known_staging(url: &str) -> Option<&'static str> {
+        KNOWN_STAGING.iter().find(|(production, _)| *production == url).map(|&(_, staging)| staging)
+    }
+
+    /// The CA's staging directory, with the settings of this one. It has chains of its own, so that none is preferred.
+    pub fn staging(&self) -> Option<Self> {
+        let url = self.staging.clone()?;
+        Some(Self { name: format!("{} (staging)", self.name), url, staging: None, preferred_chain: None, ..self.clone() })
+    }
+
     /// A directory of which nothing but its URL is known.
     pub fn at(url: &str) -> Self {
         Self {
@@ -247,6 +285,7 @@ impl Directory {
             account_key: AccountKeyType::default(),
             profile: None,
             preferred_chain: None,
+            staging: Self::known_staging(url).map(str::to_owned),
         }
     }
 }
@@ -281,7 +320,7 @@ impl Config {
     /// None in practice: a test holds the defaults valid.
     pub fn embedded() -> Result<Self, ConfigError> {
         let mut problems = Problems::default();
-        parse::parse(&Spec::default(), None, KINDS, &mut problems).ok_or_else(|| problems.into_error(Path::new("embedded defaults")))
+        parse::parse(Spec::default(), KINDS, &mut problems).ok_or_else(|| problems.into_error(Path::new("embedded defaults")))
     }
 
     /// Parses YAML text; `file` is its name in messages.
@@ -387,24 +426,44 @@ fn parse_yaml(text: &str, kinds: &[Kind], problems: &mut Problems) -> Option<Con
     let mut tree: Node = read_yaml(text, problems)?;
     if matches!(tree.value, tree::Value::Null) {
         // An empty file misses the same keys as an empty section.
-        tree.value = tree::Value::Map(Vec::new());
+        tree.value = tree::Value::Map(Box::default());
     }
     shape::check(&schema_with(kinds), &tree, problems);
     if !problems.is_empty() {
         return None;
     }
+    // Most files are right: places are looked up only where something is wrong, and the tree does not stand beside all that is made of it.
+    drop(tree);
     let spec: Spec = read_yaml(text, problems)?;
-    parse::parse(&spec, Some(&tree), kinds, problems)
+    let config = parse::parse(spec, kinds, problems);
+    if config.is_none() {
+        let tree: Node = read_yaml(text, problems)?;
+        problems.locate(&tree);
+    }
+    config
 }
 
 fn read_yaml<T: serde::de::DeserializeOwned>(text: &str, problems: &mut Problems) -> Option<T> {
-    serde_saphyr::from_str(text)
+    serde_saphyr::from_str_with_options(text, limits(text))
         .map_err(|error| {
             let error = error.without_snippet();
-            let place = error.location().map_or(Place { line: 1, column: 1 }, Place::from);
+            let place = error.location().map_or(Place::START, Place::from);
             problems.add(place, "", explain(error));
         })
         .ok()
+}
+
+/// A text may have as many nodes as it has bytes, since nothing but aliases makes more of it than that; those have limits of their own.
+fn limits(text: &str) -> serde_saphyr::Options {
+    let usual = serde_saphyr::Budget::default();
+    let most = |usual: usize| usual.max(text.len());
+    let budget = serde_saphyr::budget! {
+        max_events: most(usual.max_events),
+        max_nodes: most(usual.max_nodes),
+        max_total_scalar_bytes: most(usual.max_total_scalar_bytes),
+        max_total_comment_bytes: most(usual.max_total_comment_bytes),
+    };
+    serde_saphyr::options! { budget: budget }
 }
 
 /// What the YAML reader says, without the advice that it gives to programmers and without the place, which every message has in front.

@@ -19,23 +19,23 @@ use super::{
     duration,
     problem::Problems,
     spec::{
-        AcmeDnsSpec, DirectorySpec, DnsSpec, EabSpec, MetricsSpec, OneOrMany, PropagationSpec, RegistrationSpec, Spec, TlsSpec, ZoneSpec,
+        AcmeDnsSpec, CertificateSpec, DirectorySpec, DnsSpec, EabSpec, MetricsSpec, OneOrMany, PropagationSpec, RegistrationSpec, Spec,
+        TlsSpec, ZoneSpec,
     },
-    tree::{Node, Place},
 };
 
 /// Largest file that a key of the configuration may name: keys and tokens are small, and a wrong path must not fill the memory.
 const MAX_SECRET_FILE: u64 = 1 << 20;
 
 /// The valid configuration; `None` if anything was wrong, which then stands in `problems`.
-pub(super) fn parse(spec: &Spec, tree: Option<&Node>, kinds: &[Kind], problems: &mut Problems) -> Option<Config> {
-    let mut parser = Parser { tree, kinds, problems };
-    let config = parser.config(spec);
+pub(super) fn parse(mut spec: Spec, kinds: &[Kind], problems: &mut Problems) -> Option<Config> {
+    let certificates = std::mem::take(&mut spec.certificates);
+    let mut parser = Parser { kinds, problems };
+    let config = parser.config(&spec, certificates);
     if parser.problems.is_empty() { config } else { None }
 }
 
 pub(super) struct Parser<'a> {
-    tree: Option<&'a Node>,
     /// The providers that a backend can be.
     pub(super) kinds: &'a [Kind],
     problems: &'a mut Problems,
@@ -44,11 +44,11 @@ pub(super) struct Parser<'a> {
 impl Parser<'_> {
     /// Notes a complaint about the value at `path`.
     pub(super) fn wrong(&mut self, path: &str, message: impl Into<String>) {
-        let place = self.tree.map_or(Place { line: 1, column: 1 }, |tree| tree.place_of(path));
-        self.problems.add(place, path, message.into());
+        self.problems.add_at(path, message.into());
     }
 
-    fn config(&mut self, spec: &Spec) -> Option<Config> {
+    /// The certificates come apart, so that each can be dropped when it is read: there may be very many.
+    fn config(&mut self, spec: &Spec, certificates: Vec<CertificateSpec>) -> Option<Config> {
         if spec.data.as_os_str().is_empty() {
             self.wrong("data", "is empty: name a folder, such as ./acmegate-data");
         }
@@ -63,6 +63,8 @@ impl Parser<'_> {
         let directories = spec.issuer.directories.iter().enumerate();
         let directories: Vec<_> = directories.map(|(index, one)| self.directory(one, &format!("issuer.directories[{index}]"))).collect();
         self.no_directory_twice(&spec.issuer.directories);
+        let issuer = directories.into_iter().collect::<Option<_>>().map(|directories| Issuer { directories });
+        let certificates = self.certificates(certificates, &spec.issuer.directories, issuer.as_ref());
         Some(Config {
             data: spec.data.clone(),
             dns: flat(dns)?,
@@ -72,7 +74,8 @@ impl Parser<'_> {
             kubernetes,
             metrics: flat(metrics)?,
             backends: backends?,
-            issuer: Issuer { directories: directories.into_iter().collect::<Option<_>>()? },
+            issuer: issuer?,
+            certificates: certificates?,
         })
     }
 
@@ -315,6 +318,13 @@ impl Parser<'_> {
             Ok(url) if url.scheme() == "https" && url.has_host() => {}
             _ => self.wrong(&format!("{path}.url"), format!("{:?} is not an https:// URL", spec.url)),
         }
+        if let Some(staging) = &spec.staging {
+            match reqwest::Url::parse(staging) {
+                Ok(url) if url.scheme() == "https" && url.has_host() && *staging != spec.url => {}
+                Ok(_) if *staging == spec.url => self.wrong(&format!("{path}.staging"), "is the URL of the directory itself"),
+                _ => self.wrong(&format!("{path}.staging"), format!("{staging:?} is not an https:// URL")),
+            }
+        }
         if let Some(contact) = &spec.contact
             && !is_mail_address(contact)
         {
@@ -340,6 +350,7 @@ impl Parser<'_> {
             account_key: account_key.ok()?,
             profile: spec.profile.clone(),
             preferred_chain: spec.preferred_chain.clone(),
+            staging: spec.staging.clone().or_else(|| Directory::known_staging(&spec.url).map(str::to_owned)),
         })
     }
 
@@ -367,7 +378,7 @@ impl Parser<'_> {
     }
 
     /// The text of a secret that stands in a file or in an environment variable, and the key path that named the place. Never part of a message.
-    fn secret(&mut self, path: &str, name: &str, file: Option<&Path>, variable: Option<&str>) -> Option<(String, String)> {
+    pub(super) fn secret(&mut self, path: &str, name: &str, file: Option<&Path>, variable: Option<&str>) -> Option<(String, String)> {
         let (file_key, env_key) = (format!("{path}.{name}_file"), format!("{path}.{name}_env"));
         match (file, variable) {
             (Some(_), Some(_)) => self.wrong(&env_key, format!("stands beside {name}_file: give one of the two")),

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::tree::Place;
+use super::tree::{Node, Place};
 
 /// Why there is no configuration to run on. Its text names the file, and for each error line, column and key.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,8 @@ pub struct Invalid {
 
 #[derive(Debug)]
 struct Problem {
-    place: Place,
+    /// `None` until it is looked up.
+    place: Option<Place>,
     path: String,
     message: String,
 }
@@ -40,7 +41,8 @@ struct Problem {
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.display();
-        for (index, Problem { place: Place { line, column }, path, message }) in self.problems.iter().enumerate() {
+        for (index, Problem { place, path, message }) in self.problems.iter().enumerate() {
+            let Place { line, column } = place.unwrap_or(Place::START);
             let newline = if index == 0 { "" } else { "\n" };
             let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
             write!(f, "{newline}{file}:{line}:{column}: {path}{message}")?;
@@ -55,7 +57,19 @@ pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
     pub(super) fn add(&mut self, place: Place, path: &str, message: String) {
-        self.0.push(Problem { place, path: path.to_owned(), message });
+        self.0.push(Problem { place: Some(place), path: path.to_owned(), message });
+    }
+
+    /// Something is wrong with the value at `path`, wherever that is.
+    pub(super) fn add_at(&mut self, path: &str, message: String) {
+        self.0.push(Problem { place: None, path: path.to_owned(), message });
+    }
+
+    /// Looks up where the values are.
+    pub(super) fn locate(&mut self, tree: &Node) {
+        for problem in &mut self.0 {
+            problem.place.get_or_insert_with(|| tree.place_of(&problem.path));
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

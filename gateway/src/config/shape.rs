@@ -30,7 +30,7 @@ impl Shape<'_> {
         let Some(first) = fitting.first() else {
             let mut wanted: Vec<String> = alternatives.iter().map(|one| kind_wanted(one)).collect();
             wanted.dedup();
-            let wanted = listed(&wanted, "or");
+            let wanted = one_of_sections(&alternatives).unwrap_or_else(|| listed(&wanted, "or"));
             // What stands where a section should may be a secret that was written down by mistake.
             let may_be_secret = alternatives.iter().any(|one| types(one).contains(&"object"));
             let found = if may_be_secret { kind_alone(&node.value) } else { kind(&node.value) };
@@ -61,7 +61,7 @@ impl Shape<'_> {
             }
             Value::Text(text) => {
                 let words: Vec<&str> = fitting.iter().flat_map(|one| words(one)).collect();
-                if !words.is_empty() && !words.contains(&text.as_str()) {
+                if !words.is_empty() && !words.contains(&&**text) {
                     let guess = guess(text, words.iter().copied());
                     self.problems.add(node.place, path, format!("{text:?} is not allowed{guess}; allowed: {}", words.join(", ")));
                 }
@@ -78,15 +78,16 @@ impl Shape<'_> {
         }
         let takes = |form: &Json, key: &str| properties(form).is_some_and(|properties| properties.contains_key(key));
         let tagged = |form: &&&Json| {
-            let word_fits = |(key, value): &Entry| match (properties(form).and_then(|all| all.get(&key.text)?.get("const")), &value.value) {
-                (Some(word), Value::Text(text)) => word == text,
+            let word_fits = |(key, value): &Entry| match (properties(form).and_then(|all| all.get(&*key.text)?.get("const")), &value.value)
+            {
+                (Some(word), Value::Text(text)) => word.as_str() == Some(text),
                 _ => true,
             };
             entries.iter().all(word_fits)
         };
         let best = forms.iter().filter(tagged).max_by_key(|form| {
             let (known, required) = (entries.iter().filter(|(key, _)| takes(form, &key.text)).count(), required(form));
-            let missing = required.iter().filter(|needed| !entries.iter().any(|(key, _)| key.text == **needed)).count();
+            let missing = required.iter().filter(|needed| !entries.iter().any(|(key, _)| *key.text == ***needed)).count();
             // The first of equals: `max_by_key` would give the last.
             (known, std::cmp::Reverse(missing), std::cmp::Reverse(forms.iter().position(|other| std::ptr::eq(*other, **form))))
         });
@@ -115,7 +116,7 @@ impl Shape<'_> {
             return Some(best);
         }
         for (key, _) in strangers {
-            let others = entries.iter().map(|(key, _)| key.text.as_str()).filter(|other| *other != key.text).collect::<Vec<_>>().join(", ");
+            let others = entries.iter().map(|(key, _)| &*key.text).filter(|other| **other != *key.text).collect::<Vec<_>>().join(", ");
             self.problems.add(key.place, &below(path, &key.text), format!("stands beside {others}: give one of them"));
         }
         None
@@ -144,7 +145,7 @@ impl Shape<'_> {
             }
         }
         for required in layers().flat_map(required) {
-            if !entries.iter().any(|(key, _)| key.text == required) && !meant.contains(&required) {
+            if !entries.iter().any(|(key, _)| *key.text == *required) && !meant.contains(&required) {
                 self.problems.add(node.place, &below(path, required), "is missing".to_owned());
             }
         }
@@ -177,8 +178,8 @@ fn below(path: &str, key: &str) -> String {
 /// Whether a condition of `if` holds: words that keys of this section have.
 fn holds(condition: &Json, entries: &[Entry]) -> bool {
     properties(condition).into_iter().flatten().all(|(wanted, word)| {
-        let given = entries.iter().find(|(key, _)| key.text == *wanted).map(|(_, node)| &node.value);
-        matches!((given, word.get("const").and_then(Json::as_str)), (Some(Value::Text(text)), Some(word)) if text == word)
+        let given = entries.iter().find(|(key, _)| *key.text == **wanted).map(|(_, node)| &node.value);
+        matches!((given, word.get("const").and_then(Json::as_str)), (Some(Value::Text(text)), Some(word)) if **text == *word)
     })
 }
 
@@ -242,6 +243,14 @@ fn kind_wanted(schema: &Json) -> String {
         })
         .collect();
     listed(&kinds, "or")
+}
+
+/// What is wanted where one key says which of several sections it is.
+fn one_of_sections(alternatives: &[&Json]) -> Option<String> {
+    let keys = alternatives.iter().map(|one| Some(required(one)).filter(|keys| keys.len() == 1 && types(one) == ["object"]));
+    let keys = keys.collect::<Option<Vec<_>>>().filter(|keys| keys.len() > 1)?.concat();
+    let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
+    Some(format!("a section with one of the keys {}", listed(&keys, "or")))
 }
 
 /// Without what it is.

@@ -3,6 +3,7 @@
 //! The doc comments here are what `acmegate config example` prints above each key and what `acmegate config schema` carries as descriptions; they
 //! speak to who runs acmegate. [`Spec::default`] is what runs without a file.
 
+mod certificates;
 mod webhook;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -10,6 +11,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::certificates::{
+    CertificateSpec, ExecSpec, FilesSpec, FolderSpec, HookContentSpec, HookSpec, HttpSpec, LayoutSpec, NotifySpec, SecretSpec, SignalSpec,
+    StoreSpec,
+};
 pub(super) use self::webhook::{CallersSpec, KubernetesSpec, OperatorSpec, RuleSpec, SelectorSpec, WebhookSpec};
 use super::{Check, Settings};
 
@@ -51,9 +56,12 @@ pub(super) struct Spec {
     /// cert-manager names in its `config`, for the namespaces that the policy lets do so).
     #[serde(default)]
     pub backends: Vec<BackendSpec>,
-    /// The standalone issuer: `acmegate issue`.
+    /// The standalone issuer: `acmegate issue`, and what `certificates` have in common.
     #[serde(default)]
     pub issuer: IssuerSpec,
+    /// The certificates that `acmegate serve` keeps valid.
+    #[serde(default)]
+    pub certificates: Vec<CertificateSpec>,
 }
 
 /// The version of this format.
@@ -249,7 +257,7 @@ pub(super) struct PinnedZoneSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct IssuerSpec {
-    /// The ACME directories that `--directory` knows by name; the first is the default.
+    /// The ACME directories that `--directory` and `certificates` know by name; the first is the default.
     pub directories: Vec<DirectorySpec>,
 }
 
@@ -284,6 +292,11 @@ pub(super) struct DirectorySpec {
     #[serde(default)]
     #[schemars(example = &"ISRG Root X1")]
     pub preferred_chain: Option<String>,
+    /// The URL of the CA's staging directory, for `acmegate issue --staging` and for certificates with `dry_run: true`. Known without this for Let's Encrypt and Google Trust
+    /// Services. Where a directory with this URL stands in this list, too, its own account settings are taken.
+    #[serde(default)]
+    #[schemars(example = &"https://acme-staging-v02.api.letsencrypt.org/directory")]
+    pub staging: Option<String>,
 }
 
 fn default_account_key() -> String {
@@ -365,6 +378,7 @@ impl Default for Spec {
             metrics: Some(MetricsSpec { listen: OneOrMany::of("127.0.0.1:9090") }),
             backends: Vec::new(),
             issuer: IssuerSpec::default(),
+            certificates: Vec::new(),
         }
     }
 }
@@ -397,6 +411,7 @@ impl Default for IssuerSpec {
                 account_key: default_account_key(),
                 profile: None,
                 preferred_chain: None,
+                staging: None,
             }],
         }
     }

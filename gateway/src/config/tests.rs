@@ -81,7 +81,7 @@ fn schema_paths(root: &serde_json::Value, schema: &serde_json::Value, path: &str
     if let Some(target) = reference {
         return schema_paths(root, root.pointer(target.trim_start_matches('#')).expect("definition"), path, out);
     }
-    for branch in schema.get("anyOf").and_then(|any| any.as_array()).into_iter().flatten() {
+    for branch in ["anyOf", "oneOf"].into_iter().filter_map(|union| schema.get(union)?.as_array()).flatten() {
         schema_paths(root, branch, path, out);
     }
     if let Some(items) = schema.get("items") {
@@ -98,7 +98,7 @@ fn leads_somewhere(node: &Node, path: &str) -> bool {
     let (step, rest) = path.split_once('.').map_or((path, None), |(step, rest)| (step, Some(rest)));
     match &node.value {
         tree::Value::Map(entries) => {
-            entries.iter().any(|(key, child)| key.text == step && rest.is_none_or(|rest| leads_somewhere(child, rest)))
+            entries.iter().any(|(key, child)| *key.text == *step && rest.is_none_or(|rest| leads_somewhere(child, rest)))
         }
         tree::Value::List(items) => items.iter().any(|item| leads_somewhere(item, path)),
         _ => false,
@@ -182,6 +182,20 @@ fn broken_yaml_names_its_line() {
     ] {
         assert_eq!(errors(text), format!("acmegate.yaml:{expected}"));
     }
+}
+
+#[test]
+fn a_long_file_is_read_and_one_that_grows_in_the_reader_is_not() {
+    let mut problems = Problems::default();
+    let long = format!("[{}x]", "x,".repeat(300_000));
+    let tree: Option<Node> = read_yaml(&long, &mut problems);
+    assert!(matches!(tree.map(|tree| tree.value), Some(tree::Value::List(items)) if items.len() == 300_001));
+    let mut bomb = "version: v1\na0: &a0 [x]\n".to_owned();
+    for level in 1..10 {
+        let below = format!("*a{},", level - 1).repeat(9);
+        bomb.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+    }
+    assert!(errors(&bomb).contains("limit"), "{}", errors(&bomb));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //!
 //! | Variable | |
 //! |---|---|
+//! | `ACMEGATE_NAME` | what the certificate is called |
 //! | `ACMEGATE_NAMES` | the names in the certificate, separated by blanks |
 //! | `ACMEGATE_NOT_AFTER` | when it ends: `2027-02-10T00:00:00Z` |
 //! | `ACMEGATE_FOLDER` | the folder with its files |
@@ -15,9 +16,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ffi::{OsStr, OsString},
-    fmt,
     os::unix::process::ExitStatusExt,
-    path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -31,8 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DeployError, Ended, Part, Written};
-use crate::issuer::Issued;
+use super::{Command, DeployError, Ended, Event, Part, absolute, rfc3339};
 
 /// How long a program may take after it was asked to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -45,15 +43,6 @@ const LONGEST_LINE: usize = 1000;
 /// Lines that stand in an error, and bytes of each.
 const SAID_LINES: usize = 3;
 const SAID_BYTES: usize = 200;
-
-/// A program to run.
-#[derive(Debug, Clone)]
-pub struct Command {
-    /// The program and its arguments, as it gets them.
-    pub argv: Vec<String>,
-    /// How long it may take. Then its process group gets SIGTERM, and SIGKILL a little later.
-    pub limit: Duration,
-}
 
 impl Command {
     pub(super) async fn run(&self, variables: &BTreeMap<&'static str, OsString>, stop: &CancellationToken) -> Result<(), DeployError> {
@@ -106,22 +95,19 @@ impl Command {
     }
 }
 
-impl fmt::Display for Command {
-    /// The program alone: arguments may be secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command {}", self.argv.first().map_or("", String::as_str))
-    }
-}
-
 /// What a program is told of a certificate and its files, by variable.
-pub(super) fn variables(issued: &Issued, written: &[Written]) -> BTreeMap<&'static str, OsString> {
+pub(super) fn variables(&Event { name, issued, written }: &Event<'_>) -> BTreeMap<&'static str, OsString> {
     let names = OsString::from(issued.names.join(" "));
-    let not_after = jiff::Timestamp::try_from(issued.not_after).map(|time| time.strftime("%FT%TZ").to_string()).unwrap_or_default();
-    let mut variables =
-        BTreeMap::from([("ACMEGATE_NAMES", names.clone()), ("ACMEGATE_NOT_AFTER", not_after.into()), ("RENEWED_DOMAINS", names)]);
+    let not_after = rfc3339(issued.not_after);
+    let mut variables = BTreeMap::from([
+        ("ACMEGATE_NAME", name.into()),
+        ("ACMEGATE_NAMES", names.clone()),
+        ("ACMEGATE_NOT_AFTER", not_after.into()),
+        ("RENEWED_DOMAINS", names),
+    ]);
     if let Some(first) = written.first() {
-        variables.insert("ACMEGATE_FOLDER", absolute(&first.folder));
-        variables.insert("RENEWED_LINEAGE", absolute(&first.folder));
+        variables.insert("ACMEGATE_FOLDER", absolute(&first.folder).into());
+        variables.insert("RENEWED_LINEAGE", absolute(&first.folder).into());
     }
     for (part, path) in written.iter().flat_map(|written| &written.files) {
         let variable = match part {
@@ -132,13 +118,9 @@ pub(super) fn variables(issued: &Issued, written: &[Written]) -> BTreeMap<&'stat
             Part::Pem => "ACMEGATE_PEM",
             Part::Pkcs12 => "ACMEGATE_PKCS12",
         };
-        variables.entry(variable).or_insert_with(|| absolute(path));
+        variables.entry(variable).or_insert_with(|| absolute(path).into());
     }
     variables
-}
-
-fn absolute(path: &Path) -> OsString {
-    std::path::absolute(path).map_or_else(|_| path.as_os_str().to_owned(), Into::into)
 }
 
 fn of_itself(status: std::io::Result<ExitStatus>) -> Ended {
@@ -237,7 +219,7 @@ pub(super) async fn run_program(program: &str, arguments: &[&str], limit: Durati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::issuer::Authority;
+    use crate::{deploy::Written, issuer::Authority};
 
     fn sh(script: &str, limit: Duration) -> Command {
         Command { argv: ["sh", "-c", script].map(str::to_owned).to_vec(), limit }
@@ -246,14 +228,16 @@ mod tests {
     async fn run(script: &str) -> Result<(), String> {
         let issued = Authority::new().issue(&["one.test", "*.one.test"]);
         let written = Written { folder: "/somewhere".into(), files: vec![(Part::Key, "/somewhere/privkey.pem".into())] };
-        let ran = sh(script, Duration::from_secs(60)).run(&variables(&issued, &[written]), &CancellationToken::new()).await;
+        let ran = sh(script, Duration::from_secs(60))
+            .run(&variables(&Event { name: "one", issued: &issued, written: &[written] }), &CancellationToken::new())
+            .await;
         ran.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
     async fn a_program_knows_the_files_and_its_code_is_told() {
         assert_eq!(run("exit 0").await, Ok(()));
-        let told = r#"test "$ACMEGATE_NAMES" = "one.test *.one.test" -a "$RENEWED_DOMAINS" = "$ACMEGATE_NAMES" \
+        let told = r#"test "$ACMEGATE_NAME" = one -a "$ACMEGATE_NAMES" = "one.test *.one.test" -a "$RENEWED_DOMAINS" = "$ACMEGATE_NAMES" \
             -a "$RENEWED_LINEAGE" = /somewhere -a "$ACMEGATE_FOLDER" = /somewhere -a "$ACMEGATE_KEY" = /somewhere/privkey.pem -a -z "${ACMEGATE_PEM+x}" && \
             case "$ACMEGATE_NOT_AFTER" in 2*T*:*Z|4*T*:*Z) ;; *) exit 9;; esac"#;
         assert_eq!(run(told).await, Ok(()));

@@ -36,17 +36,23 @@ pub enum DeployError {
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     /// Somebody else keeps fields of the object.
-    #[error("somebody else keeps it ({}): choose another name, or take it over with --secret-force", .managers.join(", "))]
+    #[error("somebody else keeps it ({}): choose another name, or take it over (--secret-force, or force: true in the configuration)", .managers.join(", "))]
     Conflict {
         /// The field managers.
         managers: Vec<String>,
     },
-    /// The cluster's API refuses.
+    /// The cluster's API refuses, or whoever was to be told does.
     #[error("{0}")]
     Refused(String),
     /// The cluster's API does not answer, or not now.
     #[error("the API of the cluster cannot do it now: {0}")]
     Unavailable(String),
+    /// A secret or a root certificate that a step takes cannot be had.
+    #[error("{0}")]
+    Input(String),
+    /// Whoever was to be told does not answer, or not now.
+    #[error("{0}")]
+    Unanswered(String),
     /// A program could not be started.
     #[error("it cannot be started: {0}")]
     NotStarted(String),
@@ -80,7 +86,7 @@ impl DeployError {
     /// Whether it may go well later, though nobody mends anything.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Unavailable(_) | Self::Program { .. } | Self::Signal(_) => true,
+            Self::Io { .. } | Self::Input(_) | Self::Unanswered(_) | Self::Unavailable(_) | Self::Program { .. } | Self::Signal(_) => true,
             Self::Mismatch(_)
             | Self::Foreign { .. }
             | Self::Pkcs12(_)

@@ -1,19 +1,21 @@
 //! Certificates in folders, in the layouts that programs read.
 //!
-//! What holds for all of them: key and certificate were checked to be a pair; every file is whole at any instant; nothing takes its place before everything is on
-//! disk; no key is at any instant readable by others; what was there before stays whole if anything fails. A crash leaves, beside what each layout says of itself, a
-//! file whose name begins with a dot, which the next write removes ([`crate::disk`]).
+//! What holds for all of them: key and certificate were checked to be a pair; readers get from the old files to the new ones by one rename, so that key and certificate match at every
+//! instant, whether acmegate or the machine stops there; nothing takes its place before everything is on disk; no key is at any instant readable by others; what was there before
+//! stays whole if anything fails. A crash leaves, beside what each layout says of itself, names that begin with a dot, which the next write removes ([`crate::disk`]).
 
+mod flat;
 mod live;
 mod plain;
 
 use std::{
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
-use super::{DeployError, Owner, Password};
+use secrecy::ExposeSecret;
+
+use super::{BadPassword, DeployError, Files, Layout, Password, SecretSource};
 use crate::{
     disk::{self, Access, Pending},
     issuer::{Issued, check_pair},
@@ -22,39 +24,9 @@ use crate::{
 /// Certificates and chains are for everybody.
 const CERTIFICATE_MODE: u32 = 0o644;
 
-/// A folder, and how a certificate lies in it.
-#[derive(Debug, Clone)]
-pub struct Files {
-    /// The folder.
-    pub folder: PathBuf,
-    /// The certificate's own name there, where the layout has one: a plain file name.
-    pub name: String,
-    /// What stands in the folder.
-    pub layout: Layout,
-    /// Whose the files are; by default who acmegate runs as. Giving files away takes root (`CAP_CHOWN`).
-    pub owner: Option<Owner>,
-    /// The mode of files with a key.
-    pub key_mode: KeyMode,
-}
-
-/// What stands in a folder.
-#[derive(Debug, Clone)]
-pub enum Layout {
-    /// `privkey.pem`, `cert.pem`, `chain.pem` and `fullchain.pem`.
-    Flat,
-    /// As certbot has it: `live/NAME/privkey.pem` and so on, links to `archive/NAME/privkey7.pem` and so on.
-    Live {
-        /// How many older versions stay in the archive.
-        keep: usize,
-    },
-    /// `NAME.pem`: the key, then the certificate and its chain, as HAProxy reads it.
-    Pem,
-    /// `NAME.p12`: PKCS#12 with key, certificate and chain.
-    Pkcs12 {
-        /// What opens it.
-        password: Password,
-    },
-}
+/// The files of the layouts that have several.
+const FOUR: [(Part, &str); 4] =
+    [(Part::Key, "privkey"), (Part::Fullchain, "fullchain"), (Part::Certificate, "cert"), (Part::Chain, "chain")];
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,21 +54,7 @@ pub struct Written {
     pub files: Vec<(Part, PathBuf)>,
 }
 
-/// The mode of files with a key: none that lets others than owner and group in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyMode(u32);
-
-/// The text is no mode for a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a mode for a key: three octal digits such as 600, or 640 where a group may read it; others may never")]
-pub struct BadMode;
-
 impl Files {
-    /// The four files, for nobody but their owner.
-    pub fn flat(folder: PathBuf, name: &str) -> Self {
-        Self { folder, name: name.to_owned(), layout: Layout::Flat, owner: None, key_mode: KeyMode::default() }
-    }
-
     /// Proves that the files can be written, with the owner that they will have; makes the folders.
     ///
     /// # Errors
@@ -115,16 +73,24 @@ impl Files {
 
     fn prove(&self, made: &mut Vec<PathBuf>) -> Result<(), DeployError> {
         self.check_name()?;
-        let folders = match self.layout {
+        let folders = match &self.layout {
             Layout::Live { .. } => live::folders(self).to_vec(),
-            Layout::Flat | Layout::Pem | Layout::Pkcs12 { .. } => vec![self.folder.clone()],
+            Layout::Flat | Layout::Pem => vec![self.folder.clone()],
+            Layout::Pkcs12 { password } => {
+                read_password(password)?;
+                vec![self.folder.clone()]
+            }
         };
         for folder in folders {
             let new = disk::make_folder(&folder).map_err(at(&folder))?;
             made.splice(0..0, new);
             Pending::write(&folder.join("acmegate-probe"), b"", self.access(Part::Key)).map_err(at(&folder))?;
         }
-        if matches!(self.layout, Layout::Live { .. }) { live::check(self) } else { Ok(()) }
+        match &self.layout {
+            Layout::Flat => flat::prove(self),
+            Layout::Live { .. } => live::check(self),
+            Layout::Pem | Layout::Pkcs12 { .. } => Ok(()),
+        }
     }
 
     /// Puts the certificate in place. Blocks: it waits for the disk.
@@ -135,36 +101,29 @@ impl Files {
         self.check_name()?;
         check_pair(issued.private_key_pem.expose(), &issued.fullchain_pem).map_err(DeployError::Mismatch)?;
         match &self.layout {
-            Layout::Flat => plain::flat(self, issued),
+            Layout::Flat => flat::write(self, issued),
             Layout::Live { keep } => live::write(self, issued, *keep),
             Layout::Pem => plain::pem(self, issued),
-            Layout::Pkcs12 { password } => plain::pkcs12(self, issued, password),
+            Layout::Pkcs12 { password } => plain::pkcs12(self, issued, &read_password(password)?),
         }
     }
 
     fn access(&self, part: Part) -> Access {
         let mode = match part {
-            Part::Key | Part::Pem | Part::Pkcs12 => self.key_mode.0,
+            Part::Key | Part::Pem | Part::Pkcs12 => self.key_mode.bits(),
             Part::Fullchain | Part::Certificate | Part::Chain => CERTIFICATE_MODE,
         };
         let access = Access::mode(mode);
-        self.owner.map_or(access, |owner| owner.of(access))
+        self.owner.map_or(access, |owner| access.owned_by(owner.user(), owner.group()))
     }
 
     /// A name leads to no other folder, and is none of those that a write uses for itself.
     fn check_name(&self) -> Result<(), DeployError> {
-        if self.name.is_empty() || self.name.starts_with('.') || self.name.contains(['/', '\0']) {
+        if !Self::is_file_name(&self.name) {
             let path = self.folder.join(&self.name);
             return Err(DeployError::Foreign { path, reason: "the certificate's name there has to be a plain file name".into() });
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for Files {
-    /// For messages.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "files in {}", self.folder.display())
     }
 }
 
@@ -197,21 +156,9 @@ impl Part {
     }
 }
 
-impl Default for KeyMode {
-    fn default() -> Self {
-        Self(0o600)
-    }
-}
-
-impl FromStr for KeyMode {
-    type Err = BadMode;
-
-    fn from_str(text: &str) -> Result<Self, BadMode> {
-        let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
-        let mode = u32::from_str_radix(digits, 8).map_err(|_| BadMode)?;
-        let fits = digits.len() == 3 && digits.bytes().all(|digit| digit.is_ascii_digit());
-        if fits && mode & 0o117 == 0 && mode & 0o400 != 0 { Ok(Self(mode)) } else { Err(BadMode) }
-    }
+fn read_password(from: &SecretSource) -> Result<Password, DeployError> {
+    let text = from.read().map_err(|error| DeployError::Input(error.to_string()))?;
+    text.expose_secret().parse().map_err(|error: BadPassword| DeployError::Input(format!("{from} holds {error}")))
 }
 
 fn at(path: &Path) -> impl FnOnce(std::io::Error) -> DeployError {
@@ -223,16 +170,6 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> DeployError {
 mod tests {
     use super::*;
     use crate::issuer::Authority;
-
-    #[test]
-    fn a_mode_for_a_key_lets_no_others_in() {
-        for (text, mode) in [("600", 0o600), ("0640", 0o640), ("660", 0o660), ("400", 0o400)] {
-            assert_eq!(text.parse(), Ok(KeyMode(mode)), "{text}");
-        }
-        for wrong in ["", "644", "604", "700", "040", "8", "6400", "+60", "1600", "00600", "rw"] {
-            assert_eq!(wrong.parse::<KeyMode>(), Err(BadMode), "{wrong}");
-        }
-    }
 
     #[test]
     fn what_cannot_be_written_is_found_before_and_leaves_no_folder() {

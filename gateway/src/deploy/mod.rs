@@ -1,51 +1,45 @@
 //! Where certificates go, and who learns of it.
 //!
 //! ```text
-//!  certificate ──▶ files ──▶ Kubernetes Secrets ──▶ (all stored?) ──▶ commands, signals, systemd, Deployments
+//!  certificate ──▶ files ──▶ Kubernetes Secrets ──▶ (all stored?) ──▶ commands, HTTP hooks, signals, systemd, Deployments
 //! ```
 //!
 //! - **The files come first**: from then on the certificate cannot be lost, whatever fails after them.
 //! - **Everything is stored that can be**: a store that fails does not keep the others from it.
-//! - **Nobody is told of what is not there**: commands and reloads run only if every store holds the certificate. All of them run, though one fails.
+//! - **Nobody is told of what is not there**: notifications go out only if every store holds the certificate, in the order in which they were asked for. All of them go, though one
+//!   fails.
 //! - **It may be done again**: every step leads to the same end however often it is taken, so a deployment that failed is repeated as a whole, and nothing is issued for
 //!   it.
 //!
 //! What failed is told together, at the end ([`Report`]).
+//!
+//! What is asked for is data of the configuration ([`Deployment`] and what it is made of); here it is done.
 
 mod command;
 mod error;
 mod files;
-mod owner;
+mod hook;
 mod pkcs12;
 mod reload;
 mod secret;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use tokio_util::sync::CancellationToken;
 
-pub use command::Command;
 pub use error::{DeployError, Ended};
-pub use files::{BadMode, Files, KeyMode, Layout, Part, Prepared, Written};
-pub use owner::{BadOwner, Owner};
-pub use pkcs12::{BadPassword, Password};
-pub use reload::{BadSignal, Reload, SignalName};
-pub use secret::{BadPlace, CaCertificate, Place, TlsSecret};
+pub use files::{Part, Prepared, Written};
 
+pub use crate::config::deployment::{
+    BadCommand, BadHookUrl, BadMode, BadOwner, BadPassword, BadPlace, BadSignal, BadUnit, CaCertificate, Command, Deployment, Files, Hook,
+    HookContent, HookUrl, KeyMode, Layout, NoSecret, Notification, Owner, Password, Place, Reload, SecretSource, SignalName, TlsSecret,
+};
 use crate::{issuer::Issued, kubernetes::Cluster};
-
-/// What is done with a certificate once it is there.
-#[derive(Debug, Clone, Default)]
-pub struct Deployment {
-    /// Folders.
-    pub files: Vec<Files>,
-    /// Secrets of the cluster.
-    pub secrets: Vec<TlsSecret>,
-    /// Programs that are run.
-    pub commands: Vec<Command>,
-    /// Workloads that are told.
-    pub reloads: Vec<Reload>,
-}
 
 /// How a deployment went.
 #[derive(Debug, Default)]
@@ -61,11 +55,6 @@ pub struct Report {
 }
 
 impl Deployment {
-    /// Whether a cluster is needed for it.
-    pub fn needs_cluster(&self) -> bool {
-        !self.secrets.is_empty() || self.reloads.iter().any(|reload| matches!(reload, Reload::Deployment(_)))
-    }
-
     /// Takes all steps. `cluster` is the one of the Secrets and Deployments. Cancelling `stop` ends a command that runs, and starts no other; what is stored by then
     /// stays.
     pub async fn run(&self, issued: &Arc<Issued>, cluster: Option<&Cluster>, stop: &CancellationToken) -> Report {
@@ -82,21 +71,13 @@ impl Deployment {
             report.take(secret, applied, |report, ()| report.done.push(format!("wrote the {secret}")));
         }
         let stored = report.failures.is_empty();
-        let variables = command::variables(issued, &report.written);
-        for command in &self.commands {
+        let event = Event { name: &self.name, issued, written: &report.written.clone() };
+        for notification in &self.notifications {
             if stored && !stop.is_cancelled() {
-                let ran = command.run(&variables, stop).await;
-                report.take(command, ran, |report, ()| report.done.push(format!("ran {command}")));
+                let told = event.tell(notification, cluster, stop).await;
+                report.take(notification, told, |report, said| report.done.push(said));
             } else {
-                report.untold.push(command.to_string());
-            }
-        }
-        for reload in &self.reloads {
-            if stored && !stop.is_cancelled() {
-                let told = reload.run(cluster, stop).await;
-                report.take(reload, told, |report, said| report.done.push(said));
-            } else {
-                report.untold.push(reload.to_string());
+                report.untold.push(notification.to_string());
             }
         }
         report
@@ -139,6 +120,33 @@ impl fmt::Display for Report {
     }
 }
 
+/// What there is to tell.
+struct Event<'a> {
+    name: &'a str,
+    issued: &'a Issued,
+    written: &'a [Written],
+}
+
+impl Event<'_> {
+    /// Says what was done.
+    async fn tell(&self, whom: &Notification, cluster: Option<&Cluster>, stop: &CancellationToken) -> Result<String, DeployError> {
+        match whom {
+            Notification::Command(command) => command.run(&command::variables(self), stop).await.map(|()| format!("ran {command}")),
+            Notification::Hook(hook) => hook.call(self, stop).await.map(|()| format!("told the {hook}")),
+            Notification::Reload(reload) => reload.run(cluster, stop).await,
+        }
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| time.strftime("%FT%TZ").to_string()).unwrap_or_default()
+}
+
+/// As a program elsewhere needs it.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// It waits for the disk.
 async fn write(files: Files, issued: Arc<Issued>) -> Result<Written, DeployError> {
     match tokio::task::spawn_blocking(move || files.write(&issued)).await {
@@ -154,8 +162,8 @@ mod tests {
     use super::*;
     use crate::issuer::Authority;
 
-    fn sh(script: &str) -> Command {
-        Command { argv: ["sh", "-c", script].map(str::to_owned).to_vec(), limit: Duration::from_secs(60) }
+    fn sh(script: &str) -> Notification {
+        Notification::Command(Command { argv: ["sh", "-c", script].map(str::to_owned).to_vec(), limit: Duration::from_secs(60) })
     }
 
     #[tokio::test]
@@ -167,8 +175,8 @@ mod tests {
         let mut deployment = Deployment {
             files: vec![Files::flat(file.join("out"), "one.test"), Files::flat(folder.path().join("good"), "one.test")],
             secrets: vec![TlsSecret::at("apps/one".parse().unwrap())],
-            commands: vec![sh("exit 3"), sh("exit 4")],
-            reloads: vec![Reload::Systemd { unit: "nginx".into() }],
+            notifications: vec![sh("exit 3"), Notification::Reload(Reload::Systemd { unit: "nginx".into() }), sh("exit 4")],
+            ..Deployment::default()
         };
         let stop = CancellationToken::new();
         let report = deployment.run(&issued, None, &stop).await;
@@ -179,7 +187,7 @@ mod tests {
         // Once everything is stored, all are told, though one of them fails.
         deployment.files.remove(0);
         deployment.secrets.clear();
-        deployment.reloads.clear();
+        deployment.notifications.remove(1);
         let report = deployment.run(&issued, None, &stop).await;
         assert_eq!((report.failures.len(), report.untold.len()), (2, 0), "{report}");
         assert!(report.to_string().contains("code 3") && report.to_string().contains("code 4"), "{report}");
@@ -187,5 +195,22 @@ mod tests {
         let report = deployment.run(&issued, None, &stop).await;
         assert_eq!((report.failures.len(), report.untold.len(), report.written.len()), (0, 2, 1), "{report}");
         assert!(report.to_string().contains("stopped before that"), "{report}");
+    }
+
+    #[tokio::test]
+    async fn they_are_told_in_the_order_in_which_they_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        let issued = Arc::new(Authority::new().issue(&["one.test"]));
+        let heard = folder.path().join("heard");
+        let note = |word: &str| sh(&format!("echo {word} $ACMEGATE_NAME >> {}", heard.display()));
+        let missing = Reload::Signal { pid_file: "/no/such/file".into(), signal: SignalName::HUP };
+        let deployment = Deployment {
+            name: "www".into(),
+            notifications: vec![note("first"), Notification::Reload(missing), note("second")],
+            ..Deployment::default()
+        };
+        let report = deployment.run(&issued, None, &CancellationToken::new()).await;
+        assert_eq!(std::fs::read_to_string(&heard).unwrap(), "first www\nsecond www\n");
+        assert_eq!((report.done, report.failures.len()), (vec!["ran command sh".to_owned(), "ran command sh".to_owned()], 1));
     }
 }

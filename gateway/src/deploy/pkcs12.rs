@@ -6,17 +6,17 @@
 //!
 //! Written here with the DER writer and the cryptography that acmegate has anyway: the crates for it bring a second cryptography library along.
 
-use std::{fmt, num::NonZeroU32, str::FromStr};
+use std::num::NonZeroU32;
 
 use aws_lc_rs::{
     cipher::{AES_256, DecryptionContext, PaddedBlockEncryptingKey, UnboundCipherKey},
     digest, hmac, pbkdf2,
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
-use secrecy::{ExposeSecret, SecretString};
 use yasna::{DERWriter, DERWriterSeq, Tag, construct_der, models::ObjectIdentifier};
 use zeroize::Zeroizing;
 
+use super::Password;
 use crate::issuer::Issued;
 
 const DATA: &[u64] = &[1, 2, 840, 113_549, 1, 7, 1];
@@ -36,32 +36,6 @@ const SHA256: &[u64] = &[2, 16, 840, 1, 101, 3, 4, 2, 1];
 const ROUNDS: u32 = 10_000;
 /// Bytes of salt.
 const SALT: usize = 16;
-
-/// What opens a PKCS#12 file: one line of ASCII, since programs do not agree on how other characters are encoded. Never printed.
-#[derive(Clone)]
-pub struct Password(SecretString);
-
-/// The text cannot be a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no password that every program takes: it has to be one line of ASCII characters, and not empty")]
-pub struct BadPassword;
-
-impl FromStr for Password {
-    type Err = BadPassword;
-
-    /// A line end after it is left out.
-    fn from_str(text: &str) -> Result<Self, BadPassword> {
-        let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-        let fits = !line.is_empty() && line.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-        if fits { Ok(Self(line.into())) } else { Err(BadPassword) }
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
 
 /// The file, DER. `name` is the friendly name, which Java calls the alias.
 ///
@@ -189,7 +163,7 @@ impl Encrypted {
         bytes.extend_from_slice(&clear);
         let salt = salt()?;
         let mut key = Zeroizing::new([0; 32]);
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds(), &salt, password.0.expose_secret().as_bytes(), &mut *key);
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds(), &salt, password.expose().as_bytes(), &mut *key);
         let key = UnboundCipherKey::new(&AES_256, &*key).and_then(PaddedBlockEncryptingKey::cbc_pkcs7).map_err(failed)?;
         let context = key.encrypt(&mut bytes).map_err(failed)?;
         let DecryptionContext::Iv128(iv) = &context else { return Err("the encryption gave no IV".into()) };
@@ -229,7 +203,7 @@ struct Mac {
 impl Mac {
     fn of(bytes: &[u8], password: &Password) -> Result<Self, String> {
         let salt = salt()?;
-        let key = mac_key(password.0.expose_secret(), &salt, ROUNDS);
+        let key = mac_key(password.expose(), &salt, ROUNDS);
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), bytes).as_ref().to_vec();
         Ok(Self { salt, tag })
     }
@@ -282,17 +256,6 @@ fn rounds() -> NonZeroU32 {
 mod tests {
     use super::*;
     use crate::issuer::Authority;
-
-    #[test]
-    fn a_password_is_one_line_of_ascii() {
-        let text = |text: &str| text.parse::<Password>().map(|password| password.0.expose_secret().to_owned());
-        assert_eq!(text("s3 cret\n"), Ok("s3 cret".into()));
-        assert_eq!(text("s3cret\r\n"), Ok("s3cret".into()));
-        for wrong in ["", "\n", "two\nlines", "päss", "tab\there"] {
-            assert_eq!(text(wrong), Err(BadPassword), "{wrong}");
-        }
-        assert_eq!(format!("{:?}", "s3cret".parse::<Password>().unwrap()), "Password(…)");
-    }
 
     /// By OpenSSL 3.0: `openssl kdf -keylen 32 -kdfopt digest:SHA256 -kdfopt hexpass:0073006d006500670000 -kdfopt hexsalt:0a58cf64530d823f -kdfopt iter:N -kdfopt id:3
     /// PKCS12KDF`.

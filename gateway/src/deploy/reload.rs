@@ -1,12 +1,6 @@
 //! Workloads that are told of a new certificate.
 
-use std::{
-    fmt, fs,
-    io::Read,
-    path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
-};
+use std::{fs, io::Read, path::Path, time::Duration};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
@@ -15,16 +9,12 @@ use kube::{
 };
 use rustix::{
     io::Errno,
-    process::{Pid, Signal, kill_process},
+    process::{Pid, kill_process},
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    DeployError,
-    command::run_program,
-    secret::{MANAGER, Place},
-};
+use super::{DeployError, Place, Reload, command::run_program, secret::MANAGER};
 use crate::kubernetes::{Cluster, in_time, reasons};
 
 /// How long systemd may take for a reload: as long as it gives a unit by default.
@@ -34,58 +24,20 @@ const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 /// Bytes of a pid file; more is none.
 const PID_FILE: u64 = 64;
 
-/// Who is told, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reload {
-    /// The process whose number stands in a file gets a signal.
-    Signal {
-        /// The file.
-        pid_file: PathBuf,
-        /// The signal.
-        signal: SignalName,
-    },
-    /// `systemctl reload UNIT`.
-    Systemd {
-        /// The unit.
-        unit: String,
-    },
-    /// The pods of a Deployment are replaced, as by `kubectl rollout restart`.
-    Deployment(Place),
-}
-
-/// Signals by which programs are told of something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SignalName(&'static str);
-
-/// The text is no such signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no signal that means a reload: HUP, USR1, USR2, INT, QUIT, TERM or WINCH")]
-pub struct BadSignal;
-
-const SIGNALS: [(&str, Signal); 7] = [
-    ("HUP", Signal::HUP),
-    ("USR1", Signal::USR1),
-    ("USR2", Signal::USR2),
-    ("INT", Signal::INT),
-    ("QUIT", Signal::QUIT),
-    ("TERM", Signal::TERM),
-    ("WINCH", Signal::WINCH),
-];
-
 impl Reload {
     /// Says what was done.
     pub(super) async fn run(&self, cluster: Option<&Cluster>, stop: &CancellationToken) -> Result<String, DeployError> {
         match self {
             Self::Signal { pid_file, signal } => {
                 let pid = read_pid(pid_file)?;
-                signal.send(pid).map_err(|error| DeployError::Signal(explain(error, pid, pid_file)))?;
+                kill_process(pid, signal.signal()).map_err(|error| DeployError::Signal(explain(error, pid, pid_file)))?;
                 Ok(format!("sent SIG{signal} to process {pid}"))
             }
             Self::Systemd { unit } => {
                 let reloaded = run_program("systemctl", &["--no-ask-password", "reload", "--", unit], SYSTEMD, stop).await;
                 reloaded.map_err(|error| match error {
                     DeployError::NotStarted(_) => DeployError::NotStarted(
-                        "there is no systemctl on this machine, or not in the PATH: use --signal or --exec instead".into(),
+                        "there is no systemctl on this machine, or not in the PATH: send a signal or run a command instead".into(),
                     ),
                     error => error,
                 })?;
@@ -96,41 +48,6 @@ impl Reload {
                 Ok(format!("restarted the Deployment {place}"))
             }
         }
-    }
-}
-
-impl fmt::Display for Reload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Signal { pid_file, signal } => write!(f, "SIG{signal} to the process of {}", pid_file.display()),
-            Self::Systemd { unit } => write!(f, "systemctl reload {unit}"),
-            Self::Deployment(place) => write!(f, "restart of the Deployment {place}"),
-        }
-    }
-}
-
-impl SignalName {
-    /// What most programs read their certificates anew for.
-    pub const HUP: Self = Self("HUP");
-
-    fn send(self, pid: Pid) -> Result<(), Errno> {
-        let signal = SIGNALS.iter().find(|(name, _)| *name == self.0).map_or(Signal::HUP, |&(_, signal)| signal);
-        kill_process(pid, signal)
-    }
-}
-
-impl fmt::Display for SignalName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl FromStr for SignalName {
-    type Err = BadSignal;
-
-    fn from_str(text: &str) -> Result<Self, BadSignal> {
-        let name = text.strip_prefix("SIG").unwrap_or(text);
-        SIGNALS.iter().find(|(known, _)| *known == name).map(|&(known, _)| Self(known)).ok_or(BadSignal)
     }
 }
 
@@ -185,7 +102,10 @@ async fn restart(place: &Place, cluster: &Cluster) -> Result<(), DeployError> {
 mod tests {
     use std::{os::unix::process::ExitStatusExt, process::Stdio};
 
+    use rustix::process::Signal;
+
     use super::*;
+    use crate::deploy::SignalName;
 
     async fn told(text: &str) -> Result<String, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -213,14 +133,5 @@ mod tests {
         let reload = Reload::Signal { pid_file: "/no/such/file".into(), signal: SignalName::HUP };
         let error = reload.run(None, &CancellationToken::new()).await.unwrap_err().to_string();
         assert!(error.starts_with("/no/such/file cannot be read: No such file"), "{error}");
-    }
-
-    #[test]
-    fn signals_that_mean_a_reload_are_known_by_name() {
-        assert_eq!("HUP".parse(), Ok(SignalName::HUP));
-        assert_eq!("SIGUSR2".parse::<SignalName>().map(|signal| signal.to_string()), Ok("USR2".into()));
-        for wrong in ["", "KILL", "STOP", "hup", "1"] {
-            assert_eq!(wrong.parse::<SignalName>(), Err(BadSignal), "{wrong}");
-        }
     }
 }

@@ -3,13 +3,14 @@
 use authdns::Name;
 use futures_util::{StreamExt, stream};
 
-use super::{error::IssueError, names::Names};
+use super::error::IssueError;
 use crate::{
+    config::Names,
     engine::Engine,
     policy::CHALLENGE_LABEL,
     propagation::{
         Resolver,
-        diagnose::{self, OwnServers},
+        diagnose::{Caa, CaaClimb, OwnServers},
     },
 };
 
@@ -26,10 +27,11 @@ pub(super) async fn check(engine: &Engine, names: &Names, identities: &[String],
         return Ok(Vec::new());
     }
     let resolver = Resolver::configured(&engine.config.propagation);
+    let climb = CaaClimb::new(&resolver);
     let look = |domain: Name| {
-        let resolver = &resolver;
+        let climb = &climb;
         async move {
-            let found = look(engine, resolver, &domain).await;
+            let found = look(engine, climb, &domain).await;
             (domain, found)
         }
     };
@@ -58,7 +60,7 @@ pub(super) async fn check(engine: &Engine, names: &Names, identities: &[String],
 
 /// The servers of a zone that a backend or we ourselves serve are asked first: a resolver, and a CA behind it, would remember that a name is not there, and take it
 /// that nothing below it is.
-async fn look(engine: &Engine, resolver: &Resolver, domain: &Name) -> Result<diagnose::Caa, String> {
+async fn look(engine: &Engine, climb: &CaaClimb<'_>, domain: &Name) -> Result<Caa, String> {
     let challenge = domain.prepend(CHALLENGE_LABEL).map_err(|error| error.to_string())?;
     let lane = engine.ledger.lane_of(&challenge).await.ok().filter(|lane| domain.is_within(&lane.zone));
     let own = match &lane {
@@ -66,5 +68,5 @@ async fn look(engine: &Engine, resolver: &Resolver, domain: &Name) -> Result<dia
         None => None,
     };
     let own = own.as_ref().zip(lane.as_ref()).map(|(servers, lane)| OwnServers { servers, zone: &lane.zone });
-    diagnose::caa(resolver, own, domain).await.map_err(|error| error.to_string())
+    climb.find(own, domain).await.map_err(|error| error.to_string())
 }

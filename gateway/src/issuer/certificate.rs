@@ -2,15 +2,22 @@
 
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use rcgen::{
     CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, PublicKeyData,
     RsaKeySize,
 };
 use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use tokio::{sync::OnceCell, task::JoinHandle};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::{GeneralName, ParsedExtension},
+    prelude::FromDer,
+};
 
-use super::{issued::PrivateKeyPem, request::KeyType};
+use super::{error::IssueError, issued::PrivateKeyPem};
+use crate::config::KeyType;
 
 /// A new key for a certificate. RSA keys take up to seconds of CPU: call this where blocking is allowed.
 ///
@@ -26,6 +33,49 @@ pub(super) fn new_key(kind: KeyType) -> Result<KeyPair, String> {
         KeyType::Rsa4096 => rsa(RsaKeySize::_4096),
     }
     .map_err(|error| format!("a {kind} key could not be made: {error}"))
+}
+
+/// A certificate's key: one that is there, or one that is being made while other things are done.
+pub(super) struct CertificateKey {
+    making: Mutex<Option<JoinHandle<Result<KeyPair, String>>>>,
+    made: OnceCell<KeyPair>,
+    known: Option<PrivateKeyPem>,
+}
+
+impl CertificateKey {
+    /// Begins to make a new one.
+    pub(super) fn new(kind: KeyType) -> Self {
+        let making = tokio::task::spawn_blocking(move || new_key(kind));
+        Self { making: Mutex::new(Some(making)), made: OnceCell::new(), known: None }
+    }
+
+    /// One that is there.
+    pub(super) fn known(pem: PrivateKeyPem) -> Self {
+        Self { making: Mutex::new(None), made: OnceCell::new(), known: Some(pem) }
+    }
+
+    /// The key, once it is made.
+    ///
+    /// # Errors
+    /// [`IssueError::Internal`].
+    pub(super) async fn pair(&self) -> Result<&KeyPair, IssueError> {
+        let make = async {
+            if let Some(known) = &self.known {
+                return KeyPair::from_pem(known.expose()).map_err(|error| format!("the key that was kept cannot be read: {error}"));
+            }
+            let making = self.making.lock().take().ok_or("the making of the key was cut off")?;
+            making.await.map_err(|error| format!("a key could not be made: {error}"))?
+        };
+        self.made.get_or_try_init(|| make).await.map_err(|text| IssueError::Internal { text })
+    }
+
+    /// The key as it is kept.
+    ///
+    /// # Errors
+    /// [`IssueError::Internal`].
+    pub(super) async fn pem(&self) -> Result<PrivateKeyPem, IssueError> {
+        Ok(key_pem(self.pair().await?))
+    }
 }
 
 /// The signing request (PKCS#10, DER) for `names`: names as subject alternative names, an empty subject (CAs fill in a common name where they use one).
@@ -111,9 +161,58 @@ pub(crate) fn check_pair(key_pem: &str, chain_pem: &str) -> Result<(), String> {
     }
 }
 
+/// What identifies the first certificate of a PEM text at its CA (RFC 9773, 4.1): the key identifier of its issuer, and the octets of its serial number as they stand in DER.
+/// `None` if it names no such key, or cannot be read.
+pub(super) fn issuer_key_and_serial(chain_pem: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+    let der = leaf_der(chain_pem).ok()?;
+    let leaf = parse(&der).ok()?;
+    let key = leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(found) => found.key_identifier.as_ref().map(|key| key.0.to_vec()),
+        _ => None,
+    })?;
+    Some((key, leaf.tbs_certificate.raw_serial().to_vec()))
+}
+
+/// The first certificate of a PEM text.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn leaf_der(chain_pem: &str) -> Result<CertificateDer<'static>, String> {
+    read_chain(chain_pem)?.into_iter().next().ok_or_else(|| "there is no certificate".into())
+}
+
 /// The key as it is handed on.
 pub(super) fn key_pem(key: &KeyPair) -> PrivateKeyPem {
     PrivateKeyPem::new(key.serialize_pem())
+}
+
+impl PrivateKeyPem {
+    /// Which kind of key it is; `None` if it is none of those that [`new_key`] makes.
+    pub(crate) fn kind(&self) -> Option<KeyType> {
+        let key = KeyPair::from_pem(self.expose()).ok()?;
+        let algorithm = key.algorithm();
+        if algorithm == &PKCS_ECDSA_P256_SHA256 {
+            return Some(KeyType::EcdsaP256);
+        }
+        if algorithm == &PKCS_ECDSA_P384_SHA384 {
+            return Some(KeyType::EcdsaP384);
+        }
+        // An RSA key's modulus, and some bytes around it.
+        match key.public_key_raw().len() {
+            256..300 => Some(KeyType::Rsa2048),
+            384..430 => Some(KeyType::Rsa3072),
+            512..560 => Some(KeyType::Rsa4096),
+            _ => None,
+        }
+    }
+}
+
+/// The serial number of the first certificate in a PEM text, hexadecimal, without the zero that keeps it positive (RFC 5280, 4.1.2.2).
+pub(crate) fn serial_number(chain_pem: &str) -> Option<String> {
+    let chain = read_chain(chain_pem).ok()?;
+    let leaf = parse(chain.first()?).ok()?;
+    let serial = leaf.raw_serial();
+    Some(data_encoding::HEXLOWER.encode(serial.strip_prefix(&[0]).filter(|rest| !rest.is_empty()).unwrap_or(serial)))
 }
 
 fn read_chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -230,6 +329,8 @@ pub(crate) mod tests {
                 not_before: checked.not_before,
                 not_after: checked.not_after,
                 url: String::new(),
+                directory: String::new(),
+                job: String::new(),
                 timings: Timings::default(),
             }
         }
@@ -237,6 +338,15 @@ pub(crate) mod tests {
 
     fn names(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_key_s_kind_is_known_from_its_pem() {
+        for kind in [KeyType::EcdsaP256, KeyType::EcdsaP384, KeyType::Rsa2048, KeyType::Rsa3072] {
+            assert_eq!(key_pem(&new_key(kind).unwrap()).kind(), Some(kind));
+        }
+        let other = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        assert_eq!(key_pem(&other).kind(), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     engine::Engine,
     ledger::{Holder, Ledger, Request, Value},
-    store::Store,
+    store::{OrderEnd, OrderEntry, Store},
 };
 
 /// The claims of one run. Dropped with claims standing (the run's future was dropped, or it panicked), it releases them in the background.
@@ -41,9 +41,10 @@ pub(super) struct Claims {
 const DISPATCH: Duration = Duration::from_secs(60);
 
 impl Claims {
-    pub(super) fn new(engine: &Engine, caches: Caches, holder: Holder) -> Self {
+    /// `left` says that an earlier run may have left some standing.
+    pub(super) fn new(engine: &Engine, caches: Caches, holder: Holder, left: bool) -> Self {
         let (ledger, store, config) = (engine.ledger.clone(), engine.store.clone(), engine.config.clone());
-        Self { ledger, holder, standing: AtomicBool::new(false), store, config, caches, owners: Mutex::default() }
+        Self { ledger, holder, standing: AtomicBool::new(left), store, config, caches, owners: Mutex::default() }
     }
 
     /// The TTL of our values at a name, in seconds; where backends have different ones, the longest.
@@ -63,11 +64,11 @@ impl Claims {
         }));
     }
 
-    /// Claims all values in one transaction.
+    /// Claims all values in one transaction, in which their order is written down, too.
     ///
     /// # Errors
     /// [`IssueError::Claim`] and [`IssueError::Store`].
-    pub(super) async fn set(&self, values: Vec<(Name, String)>) -> Result<(), IssueError> {
+    pub(super) async fn set(&self, values: Vec<(Name, String)>, order: Option<OrderEntry>) -> Result<(), IssueError> {
         let owners: BTreeSet<Name> = values.iter().map(|(owner, _)| owner.clone()).collect();
         let joined = self.store.shared(owners.iter().cloned().collect(), &self.holder).await?;
         *self.owners.lock() = owners;
@@ -77,7 +78,11 @@ impl Claims {
         };
         let requests = values.into_iter().map(request).collect::<Result<Vec<_>, IssueError>>()?;
         self.standing.store(true, Ordering::SeqCst);
-        self.ledger.claim_within(requests, self.config.propagation.timeout + DISPATCH).await?;
+        let patience = self.config.propagation.timeout + DISPATCH;
+        match order {
+            Some(order) => self.ledger.claim_for(order, requests, patience).await?,
+            None => self.ledger.claim_within(requests, patience).await?,
+        }
         self.outdated(joined);
         Ok(())
     }
@@ -94,11 +99,7 @@ impl Claims {
             return;
         }
         match self.ledger.release_all(&self.holder).await {
-            Ok(_) => {
-                let owners = self.owners.lock().clone();
-                self.outdated(owners);
-                reporter.send(Event::Released);
-            }
+            Ok(released) => self.gone(released, reporter),
             Err(error) => reporter.warn(format!(
                 "the values could not be removed: {error}. They end by themselves within {} minutes",
                 CLAIM_LIFETIME.as_secs() / 60
@@ -106,6 +107,26 @@ impl Claims {
         }
         // Cleared only now: a run that is cancelled while it releases releases again.
         self.standing.store(false, Ordering::SeqCst);
+    }
+
+    /// Lets everything go with the end of the order, in one transaction.
+    ///
+    /// # Errors
+    /// [`IssueError::Store`]; then everything stands yet.
+    pub(super) async fn end(&self, end: OrderEnd, reporter: &Reporter) -> Result<(), IssueError> {
+        let released = self.ledger.end_order(OrderEnd { holder: Some(self.holder.clone()), ..end }).await?;
+        self.gone(released, reporter);
+        self.standing.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn gone(&self, released: usize, reporter: &Reporter) {
+        // What an earlier run may have left may not have been there.
+        if released > 0 {
+            let owners = self.owners.lock().clone();
+            self.outdated(owners);
+            reporter.send(Event::Released);
+        }
     }
 }
 
@@ -145,9 +166,9 @@ mod tests {
     }
 
     async fn claimed(engine: &Engine) -> Claims {
-        let claims = Claims::new(engine, Caches::default(), Holder::issue(Uuid::new_v4()));
+        let claims = Claims::new(engine, Caches::default(), Holder::issue(Uuid::new_v4()), false);
         let owner = "example.com.auth.test".parse().unwrap();
-        claims.set(vec![(owner, "v".repeat(43))]).await.unwrap();
+        claims.set(vec![(owner, "v".repeat(43))], None).await.unwrap();
         claims
     }
 

@@ -4,8 +4,11 @@ use std::{fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::acme::{AcmeError, Problem};
-use crate::{ledger::ClaimError, propagation::PropagationError, store::StoreError};
+use super::{
+    acme::{AcmeError, Problem},
+    budget::Exhausted,
+};
+use crate::{config::BadName, ledger::ClaimError, propagation::PropagationError, store::StoreError};
 
 /// Why there is no certificate. Texts are deterministic, say what happened and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -75,6 +78,12 @@ pub enum IssueError {
         /// Not before, if it said so.
         retry_at: Option<SystemTime>,
     },
+    /// A limit of the CA is used up, as far as is known; nothing was sent.
+    #[error("nothing was sent: {limit}")]
+    Limited {
+        /// Which limit, and until when.
+        limit: Box<Exhausted>,
+    },
     /// The CA looked and did not find what it wanted.
     #[error("the CA did not validate {}", Failures(failures))]
     Invalid {
@@ -136,7 +145,7 @@ impl IssueError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::BadName { .. } | Self::BadDirectory { .. } => 2,
-            Self::Later { .. } | Self::Claim { later: true, .. } | Self::Store { later: true, .. } => 75,
+            Self::Later { .. } | Self::Limited { .. } | Self::Claim { later: true, .. } | Self::Store { later: true, .. } => 75,
             _ => 1,
         }
     }
@@ -148,6 +157,7 @@ impl IssueError {
             | Self::Caa { .. }
             | Self::Refused { .. }
             | Self::Later { .. }
+            | Self::Limited { .. }
             | Self::Unreachable { .. }
             | Self::TooSlow { .. }
             | Self::BadCertificate { .. } => true,
@@ -163,6 +173,32 @@ impl IssueError {
         }
     }
 
+    /// True if nothing can come of the order any more, so that the next attempt needs a new one.
+    pub(super) const fn ends_the_order(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::Invalid { .. } | Self::BadCertificate { .. } | Self::BadDirectory { .. } | Self::Caa { .. }
+        )
+    }
+
+    /// Before this time the CA does not want to be asked again, if it named one.
+    pub fn retry_at(&self) -> Option<SystemTime> {
+        match self {
+            Self::Later { retry_at, .. } => *retry_at,
+            Self::Limited { limit } => Some(limit.until.into()),
+            _ => None,
+        }
+    }
+
+    /// The page at which a person has to let the account go on, if the CA has paused it ([`Problem::unpause_url`]): until then nothing is to be tried again.
+    pub fn unpause_url(&self) -> Option<&str> {
+        match self {
+            Self::Refused { problem, .. } | Self::Later { problem, .. } => problem.unpause_url(),
+            Self::Invalid { failures } => failures.iter().find_map(|failure| failure.problem.unpause_url()),
+            _ => None,
+        }
+    }
+
     /// An answer, or the lack of one, to `action`.
     pub(super) fn from_acme(action: &str, error: AcmeError) -> Self {
         let action = action.to_owned();
@@ -174,6 +210,12 @@ impl IssueError {
             AcmeError::Store(error) => error.into(),
             AcmeError::Crypto(text) => Self::Internal { text },
         }
+    }
+}
+
+impl From<BadName> for IssueError {
+    fn from(error: BadName) -> Self {
+        Self::BadName { text: error.to_string() }
     }
 }
 
@@ -236,6 +278,22 @@ mod tests {
         assert_eq!(IssueError::BadName { text: String::new() }.exit_code(), 2);
         assert_eq!(IssueError::from(StoreError::Locked(String::new())).exit_code(), 75);
         assert_eq!(IssueError::from(StoreError::Full).exit_code(), 1);
+    }
+
+    #[test]
+    fn a_limit_has_its_end_and_a_pause_its_page() {
+        let limit = |detail: &str| {
+            let kind = "urn:ietf:params:acme:error:rateLimited".to_owned();
+            Box::new(Problem { kind, detail: detail.into(), status: 429, ..Problem::default() })
+        };
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+        let limited = IssueError::from_acme("the order", AcmeError::Problem { problem: limit("too many"), retry_at: Some(at) });
+        assert_eq!((limited.retry_at(), limited.unpause_url()), (Some(at), None));
+        let page = "https://ca.test/sfe/v1/unpause?jwt=x";
+        let paused = AcmeError::Problem { problem: limit(&format!("Please visit: {page}")), retry_at: None };
+        let paused = IssueError::from_acme("the order", paused);
+        assert_eq!((paused.retry_at(), paused.unpause_url(), paused.exit_code()), (None, Some(page), 1));
+        assert!(paused.to_string().contains(page));
     }
 
     #[test]

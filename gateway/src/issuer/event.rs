@@ -21,6 +21,11 @@ pub enum Event {
         /// Names in it.
         names: usize,
     },
+    /// An order that an earlier run placed is gone on with.
+    OrderResumed {
+        /// The order's URL.
+        url: String,
+    },
     /// The CA remembers that we control this name: nothing to prove.
     AlreadyAuthorized {
         /// The name.
@@ -77,6 +82,7 @@ impl fmt::Display for Event {
         match self {
             Self::AccountReady { url } => write!(f, "account {url}"),
             Self::OrderCreated { url, names } => write!(f, "order {url} for {}", count(*names, "name")),
+            Self::OrderResumed { url } => write!(f, "going on with the order {url}"),
             Self::AlreadyAuthorized { name } => write!(f, "{name} is authorized already"),
             Self::LookingFor { challenge } => write!(f, "looking for {challenge}"),
             Self::DelegationFound { challenge, owner } if challenge == owner => write!(f, "{challenge} lies in a zone of ours"),

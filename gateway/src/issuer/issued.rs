@@ -8,6 +8,8 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use crate::store::StoredCertificate;
+
 /// The end of a run that went well.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
@@ -37,8 +39,34 @@ pub struct Issued {
     pub not_after: SystemTime,
     /// The certificate's URL at the CA.
     pub url: String,
+    /// The URL of the directory of the CA that issued it.
+    #[serde(default)]
+    pub directory: String,
+    /// The job of its order in the journal.
+    #[serde(skip)]
+    pub(super) job: String,
     /// Where the time went.
     pub timings: Timings,
+}
+
+impl From<StoredCertificate> for Issued {
+    /// As it was, without the time that it took.
+    fn from(stored: StoredCertificate) -> Self {
+        let StoredCertificate { names, directory, key_pem, certificate_pem, chain_pem, url, not_before, not_after, .. } = stored;
+        Self {
+            private_key_pem: PrivateKeyPem(key_pem),
+            fullchain_pem: format!("{certificate_pem}{chain_pem}"),
+            certificate_pem,
+            chain_pem,
+            names,
+            not_before: not_before.into(),
+            not_after: not_after.into(),
+            url,
+            directory,
+            job: String::new(),
+            timings: Timings::default(),
+        }
+    }
 }
 
 /// What a rehearsal saw.

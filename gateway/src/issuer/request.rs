@@ -1,16 +1,21 @@
 //! What a caller asks the issuer for.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config::{AccountKeyType, Directory, Eab};
+use super::{
+    charge::Paid,
+    issued::PrivateKeyPem,
+    renewal_info::{CertificateId, Replaces},
+};
+use crate::config::{AccountKeyType, Directory, Eab, KeyType};
 
 /// One certificate, wanted now. Travels over the admin socket as JSON, the EAB key included: that socket is for the data folder's owner alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct IssueRequest {
-    /// The DNS names as a person wrote them; [`super::Names::parse`] judges them.
+    /// The DNS names as a person wrote them; [`crate::config::Names::parse`] judges them.
     pub names: Vec<String>,
     /// The CA. `ca_file` is read by the process that issues: make it absolute before it crosses the socket.
     #[serde(with = "DirectoryForm")]
@@ -18,12 +23,21 @@ pub struct IssueRequest {
     /// Other CAs, tried in turn when the one before is down or refuses.
     #[serde(default)]
     pub fallbacks: Vec<Fallback>,
-    /// The kind of key that the certificate gets; each run makes a new one.
+    /// The kind of key that the certificate gets; each run makes a new one, unless `key` is given.
     #[serde(default)]
     pub key_type: KeyType,
+    /// The key that the certificate gets again (`reuse_key`).
+    #[serde(default)]
+    pub key: Option<PrivateKeyPem>,
     /// Rehearse: follow the delegations, show made-up values, see them at every server, but order nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// The certificate that this one shall replace, so that the CA that issued it spares it its rate limits; other CAs are not told.
+    #[serde(default)]
+    pub replaces: Option<Replaces>,
+    /// What was taken of the limits for it already.
+    #[serde(skip)]
+    pub paid: Option<Paid>,
 }
 
 /// A CA that is tried after another.
@@ -32,77 +46,30 @@ pub struct IssueRequest {
 pub struct Fallback(#[serde(with = "DirectoryForm")] pub Directory);
 
 impl IssueRequest {
+    /// A certificate for `names` from one CA, and all else as usual.
+    pub fn of(names: Vec<String>, directory: Directory) -> Self {
+        Self {
+            names,
+            directory,
+            fallbacks: Vec::new(),
+            key_type: KeyType::default(),
+            key: None,
+            dry_run: false,
+            replaces: None,
+            paid: None,
+        }
+    }
+
     /// The CAs, in the order in which they are tried.
     pub(super) fn directories(&self) -> Vec<&Directory> {
         let mut directories = vec![&self.directory];
         directories.extend(self.fallbacks.iter().map(|Fallback(directory)| directory));
         directories
     }
-}
 
-/// The kind of a certificate's key.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum KeyType {
-    /// ECDSA on P-256.
-    #[default]
-    EcdsaP256,
-    /// ECDSA on P-384.
-    EcdsaP384,
-    /// RSA with 2048 bits.
-    Rsa2048,
-    /// RSA with 3072 bits.
-    Rsa3072,
-    /// RSA with 4096 bits.
-    Rsa4096,
-}
-
-/// A key type that is not known.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no key type {0:?}: use p256, p384, rsa2048, rsa3072 or rsa4096")]
-pub struct BadKeyType(String);
-
-impl KeyType {
-    /// Every key type, the default first.
-    pub const ALL: [Self; 5] = [Self::EcdsaP256, Self::EcdsaP384, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096];
-
-    /// As it is written on the command line and in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::EcdsaP256 => "p256",
-            Self::EcdsaP384 => "p384",
-            Self::Rsa2048 => "rsa2048",
-            Self::Rsa3072 => "rsa3072",
-            Self::Rsa4096 => "rsa4096",
-        }
-    }
-}
-
-impl FromStr for KeyType {
-    type Err = BadKeyType;
-
-    fn from_str(text: &str) -> Result<Self, BadKeyType> {
-        Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(text)).ok_or_else(|| BadKeyType(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for KeyType {
-    type Error = BadKeyType;
-
-    fn try_from(text: String) -> Result<Self, BadKeyType> {
-        text.parse()
-    }
-}
-
-impl From<KeyType> for String {
-    fn from(kind: KeyType) -> Self {
-        kind.as_str().to_owned()
-    }
-}
-
-impl fmt::Display for KeyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    /// The certificate that the one of `directory` shall replace.
+    pub(super) fn replaced_at(&self, directory: &Directory) -> Option<&CertificateId> {
+        self.replaces.as_ref().filter(|replaces| replaces.directory == directory.url).map(|replaces| &replaces.certificate)
     }
 }
 
@@ -122,6 +89,8 @@ pub(super) struct DirectoryForm {
     profile: Option<String>,
     #[serde(default)]
     preferred_chain: Option<String>,
+    #[serde(default)]
+    staging: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -155,7 +124,10 @@ mod tests {
             },
             fallbacks: vec![Fallback(Directory::at("https://other.test/directory"))],
             key_type: KeyType::Rsa3072,
+            key: None,
             dry_run: false,
+            replaces: Some(Replaces { directory: "https://other.test/directory".into(), certificate: "AAA.AAE".parse().unwrap() }),
+            paid: None,
         };
         assert!(!format!("{request:?}").contains("c2VjcmV0"));
         let text = serde_json::to_string(&request).unwrap();
@@ -163,15 +135,10 @@ mod tests {
         assert_eq!(back.key_type, KeyType::Rsa3072);
         assert_eq!(back.fallbacks[0].0.url, "https://other.test/directory");
         assert_eq!(back.directory.ca_file, request.directory.ca_file);
+        let replaced: Vec<_> =
+            back.directories().into_iter().map(|directory| back.replaced_at(directory).map(CertificateId::as_str)).collect();
+        assert_eq!(replaced, [None, Some("AAA.AAE")], "the CA that issued it alone is told");
         assert_eq!((back.directory.account_key, back.directory.profile.as_deref()), (AccountKeyType::Ed25519, Some("shortlived")));
         assert_eq!(back.directory.eab.unwrap().hmac.expose_secret(), "c2VjcmV0");
-    }
-
-    #[test]
-    fn key_types_are_read_as_they_are_written() {
-        for kind in KeyType::ALL {
-            assert_eq!(kind.to_string().parse(), Ok(kind));
-        }
-        assert!("rsa1024".parse::<KeyType>().unwrap_err().to_string().contains("rsa2048"));
     }
 }

@@ -74,7 +74,9 @@ pub(super) async fn find(domain: &Name, served: &dyn Served) -> Result<Destinati
         return Ok(Destination { owner: challenge.clone(), challenge, lane: lane.clone() });
     }
     let name = challenge.to_relative_string();
-    let chain = trace(&challenge, served).await.map_err(|error| format!("{name} could not be followed: {error}"))?;
+    let zones = served.zones();
+    let meant = |end: &Name| zones.iter().any(|zone| domain.under(zone).is_ok_and(|wanted| wanted == *end));
+    let chain = trace(&challenge, served, &meant).await.map_err(|error| format!("{name} could not be followed: {error}"))?;
     match here {
         // A record at the name itself goes before the wildcard.
         Some(lane) if chain.end().is_none() || chain.is_accident() => Ok(Destination { owner: challenge.clone(), challenge, lane }),
@@ -83,7 +85,7 @@ pub(super) async fn find(domain: &Name, served: &dyn Served) -> Result<Destinati
                 Some(end) => served.lane_of(end).await?,
                 None => None,
             };
-            judge(domain, challenge, &chain, lane, &served.zones()).map_err(|advice| unasked.unwrap_or(advice))
+            judge(domain, challenge, &chain, lane, &zones).map_err(|advice| unasked.unwrap_or(advice))
         }
     }
 }

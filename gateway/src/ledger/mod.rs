@@ -17,7 +17,7 @@ pub use crate::claim::{Backend, BadValue, Holder, MAX_VALUE, Release, Request, V
 use crate::{
     claim::{Claim, Lane, State, Timestamp},
     dispatch::{Dispatcher, Full, Settled},
-    store::{NewClaim, Store, StoreError},
+    store::{NewClaim, OrderEnd, OrderEntry, Store, StoreError},
 };
 
 /// How long a door waits for a provider before it is told to come back; cert-manager's callers are cut at 34 s.
@@ -102,6 +102,18 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::claim`].
     pub async fn claim_within(&self, requests: Vec<Request>, patience: Duration) -> Result<(), ClaimError> {
+        self.take(requests, None, patience).await
+    }
+
+    /// [`Ledger::claim_within`] for an order, which is written down in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Ledger::claim`].
+    pub async fn claim_for(&self, order: OrderEntry, requests: Vec<Request>, patience: Duration) -> Result<(), ClaimError> {
+        self.take(requests, Some(order), patience).await
+    }
+
+    async fn take(&self, requests: Vec<Request>, order: Option<OrderEntry>, patience: Duration) -> Result<(), ClaimError> {
         let now = Timestamp::now();
         let mut new = Vec::with_capacity(requests.len());
         for request in requests {
@@ -121,7 +133,10 @@ impl Ledger {
         let lanes: BTreeSet<Lane> = new.iter().map(|claim| &claim.lane).filter(|lane| lane.backend != Backend::Embedded).cloned().collect();
         let admitted = new.iter().try_for_each(|claim| self.dispatch.admit(&claim.lane, &claim.holder));
         let claims = match admitted {
-            Ok(()) => self.store.claim(new).await.map_err(ClaimError::from),
+            Ok(()) => match order {
+                Some(order) => self.store.order_placed(order, new).await.map_err(ClaimError::from),
+                None => self.store.claim(new).await.map_err(ClaimError::from),
+            },
             Err(full) => Err(full.into()),
         };
         // Whatever came of it: the lane counts anew what waits, so that what was refused, or stands already, keeps no place.
@@ -196,6 +211,14 @@ impl Ledger {
     /// [`ClaimError::Store`] alone.
     pub async fn release_all(&self, holder: &Holder) -> Result<usize, ClaimError> {
         Ok(self.released(&self.store.release_all(holder).await?))
+    }
+
+    /// Ends a job's orders, and lets everything go that was claimed for them (`end.holder`), in one transaction. Gives the number of claims that were there.
+    ///
+    /// # Errors
+    /// [`ClaimError::Store`] alone; then all is as it was.
+    pub async fn end_order(&self, end: OrderEnd) -> Result<usize, ClaimError> {
+        Ok(self.released(&self.store.end_order(end).await?))
     }
 
     /// Takes up what an earlier process left, and releases claims when their time is over, until `stop`.

@@ -8,7 +8,6 @@
 
 use async_trait::async_trait;
 use authdns::Name;
-use futures_util::future::join;
 use hickory_proto::rr::{RData, Record, RecordType};
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +79,7 @@ pub trait Guide: Sync {
 }
 
 /// Follows CNAMEs and DNAMEs from `start`, one question a link, to the first name for which `stop` holds or to the end. No question is asked about a name for
-/// which `stop` holds. Whether the first link is a wildcard's is found out beside.
+/// which `stop` holds. Whether the first link is a wildcard's is found out, too.
 ///
 /// # Errors
 /// [`ResolveError`].
@@ -94,25 +93,22 @@ pub async fn follow(resolver: &Resolver, start: &Name, stop: impl Fn(&Name) -> b
         }
     }
 
-    trace(start, &Until(resolver, stop)).await
+    trace(start, &Until(resolver, stop), &|_| false).await
 }
 
-/// The same, with a guide who says whom to ask about each name.
+/// The same, with a guide who says whom to ask about each name. That the first link is a wildcard's does not matter, and is not found out, where it leads to a name
+/// that is `meant`.
 ///
 /// # Errors
 /// [`ResolveError`].
-pub async fn trace(start: &Name, guide: &dyn Guide) -> Result<Chain, ResolveError> {
+pub async fn trace(start: &Name, guide: &dyn Guide, meant: &(dyn Fn(&Name) -> bool + Sync)) -> Result<Chain, ResolveError> {
     let mut chain = Chain::default();
     let mut at = start.clone();
     while let Whom::These(servers) = guide.whom(&at).await? {
-        let lookup = servers.lookup(&at, RecordType::CNAME);
-        let next = if chain.links.is_empty() {
-            let (answer, beside) = join(lookup, beside(&servers, start)).await;
-            link(&answer?, &at)?.map(|link| link.or_wildcard(beside.as_ref()))
-        } else {
-            link(&lookup.await?, &at)?
-        };
-        let Some(next) = next else { break };
+        let Some(mut next) = link(&servers.lookup(&at, RecordType::CNAME).await?, &at)? else { break };
+        if chain.links.is_empty() && !meant(&next.target) {
+            next = next.or_wildcard(beside(&servers, start).await.as_ref());
+        }
         if next.target == *start || chain.links.iter().any(|link| link.target == next.target) {
             return Err(ResolveError::Circle(next.target));
         }

@@ -8,7 +8,7 @@ mod servers;
 use authdns::Name;
 use serde::{Deserialize, Serialize};
 
-pub use caa::{Caa, CaaRecord, OwnServers, caa};
+pub use caa::{Caa, CaaClimb, CaaRecord, OwnServers};
 pub use dnssec::{Dnssec, Security, dnssec};
 pub use servers::{Speed, Spoken, servers};
 

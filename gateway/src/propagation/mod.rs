@@ -193,22 +193,6 @@ impl Checker {
         &self.resolver
     }
 
-    /// Finds the servers of `zones`. Can run before the values stand: it asks for no owner name.
-    ///
-    /// # Errors
-    /// [`PropagationError`] for the first zone that the world cannot find.
-    pub async fn plan(&self, zones: &BTreeSet<Name>) -> Result<Plan, PropagationError> {
-        if self.check != Check::Authoritative {
-            return Ok(Plan::default());
-        }
-        let found = join_all(zones.iter().map(|zone| self.servers(zone))).await;
-        let mut plan = BTreeMap::new();
-        for (zone, found) in zones.iter().zip(found) {
-            plan.insert(zone.clone(), found?);
-        }
-        Ok(Plan(plan))
-    }
-
     /// Waits until every server that has to answers every value, as the module says.
     ///
     /// # Errors
@@ -250,14 +234,6 @@ impl Checker {
             watcher(Progress::LeftAside { text });
         }
         Ok(())
-    }
-
-    /// Every address of every server of a zone.
-    ///
-    /// # Errors
-    /// [`PropagationError`] if the world does not find them.
-    async fn servers(&self, zone: &Name) -> Result<Vec<Server>, PropagationError> {
-        self.delegation(zone).await.map(|found| found.servers)
     }
 
     fn walk(&self) -> Walk<'_> {

@@ -8,12 +8,13 @@ use std::{
 
 use async_trait::async_trait;
 use authdns::Name;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use providers::zones::Delegations;
 use tokio::time::Instant;
 
 use super::{
-    Checker, Delegation, PropagationError, Server, Values,
+    Checker, Delegation, Plan, PropagationError, Server, Values,
     check::{Failure, Report, Verdict, Watch, Watched},
     questions::{Network, Questions},
     schedule::{History, Schedule},
@@ -111,6 +112,18 @@ impl Propagation {
         }
         let servers = self.servers_of(&lane.zone).await?;
         Ok(Some(super::Resolver::new(servers.into_iter().map(|server| server.address).collect())))
+    }
+
+    /// Finds the servers of embedded zones. Can run before the values stand: it asks for no owner name.
+    ///
+    /// # Errors
+    /// [`PropagationError`] for the first zone that the world cannot find.
+    pub async fn plan(&self, zones: &BTreeSet<Name>) -> Result<Plan, PropagationError> {
+        if self.checker.check != Check::Authoritative {
+            return Ok(Plan::default());
+        }
+        let found = join_all(zones.iter().map(|zone| self.servers_of(zone))).await;
+        zones.iter().zip(found).map(|(zone, found)| Ok((zone.clone(), found?))).collect::<Result<_, _>>().map(Plan)
     }
 
     /// Every server that was asked, by lane and name, with what it did last: for metrics and for people.

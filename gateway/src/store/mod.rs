@@ -1,5 +1,6 @@
 //! What is on disk. The verbs are whole transactions; nothing in them assumes that one process has the store to itself.
 
+mod certificates;
 mod folder;
 mod sqlite;
 
@@ -9,6 +10,7 @@ use ipnet::IpNet;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+pub use certificates::{BudgetRow, OrderEnd, OrderEntry, Renewal, Standing, StoredCertificate, Window};
 pub use folder::DataFolder;
 pub use sqlite::{SqliteStore, StoreMetrics};
 
@@ -240,6 +242,79 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As [`StoreError`] says.
     async fn census(&self) -> Result<Vec<(State, u64)>, StoreError>;
+
+    /// Begins an order, or begins it again: what stands for the same job at the same directory is replaced. What it takes of the CA's limits is written with it, and rows of
+    /// the budget that are worth nothing any more go.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn begin_order(&self, order: OrderEntry, taken: Vec<BudgetRow>) -> Result<(), StoreError>;
+
+    /// Writes down the order's URL and the key that its certificate gets, together with the claims that are to prove its names, as [`Store::claim`] does.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn order_placed(&self, order: OrderEntry, claims: Vec<NewClaim>) -> Result<Vec<Claim>, StoreError>;
+
+    /// The orders of a job that were begun and have not ended: one at a directory.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn orders(&self, job: &str) -> Result<Vec<OrderEntry>, StoreError>;
+
+    /// The names of the certificates of the list whose orders were placed, as far as is known, and have not ended.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn listed_orders(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Forgets the order of a job at a directory: nothing can come of it any more.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn forget_order(&self, job: &str, directory: &str) -> Result<(), StoreError>;
+
+    /// Ends a job's orders, with what came of them. Gives the claims that went with them, as [`Store::release_all`] does.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn end_order(&self, end: OrderEnd) -> Result<Vec<Claim>, StoreError>;
+
+    /// The certificate with this name in the list.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn certificate(&self, name: &str) -> Result<Option<StoredCertificate>, StoreError>;
+
+    /// How every certificate stands that ever was in the list and was not deleted, by name.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn renewals(&self) -> Result<Vec<Renewal>, StoreError>;
+
+    /// Writes how certificates stand now. What is about an older certificate than the one that is known is left out: somebody has issued another one meanwhile.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn save_renewals(&self, renewals: Vec<Renewal>) -> Result<(), StoreError>;
+
+    /// Deletes a certificate with its key, how it stands, and its orders; false if there was none.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn delete_certificate(&self, name: &str, job: &str) -> Result<bool, StoreError>;
+
+    /// What is known of the CAs' limits.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn budget(&self) -> Result<Vec<BudgetRow>, StoreError>;
+
+    /// Writes what was learned of the CAs' limits.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    async fn save_budget(&self, rows: Vec<BudgetRow>) -> Result<(), StoreError>;
 
     /// Writes what is waiting and closes. Later calls get [`StoreError::Closed`].
     async fn close(&self);

@@ -94,8 +94,9 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("directory https://%s%s\nmanagement https://%s\nready\n", acme.Addr(), wfe.DirectoryPath, mgmt.Addr())
-	go func() { log.Fatal(http.Serve(mgmt, front.ManagementHandler())) }()
-	log.Fatal(http.Serve(acme, guard(front.Handler())))
+	read := &authorizations{store: store, ids: map[string]bool{}}
+	go func() { log.Fatal(http.Serve(mgmt, read.end(front.ManagementHandler()))) }()
+	log.Fatal(http.Serve(acme, guard(read.remember(front.Handler()))))
 }
 
 // guard keeps the two handlers whose locks cross from running at the same time.
@@ -107,6 +108,44 @@ func guard(next http.Handler) http.Handler {
 			defer one.Unlock()
 		}
 		next.ServeHTTP(w, r)
+	})
+}
+
+// authorizations are those that were read, as every client does before it can use one. Pebble gives all of them an hour; a test that wants them to be over asks for
+// /end-authorizations of the management interface.
+type authorizations struct {
+	store *db.MemoryStore
+	mutex sync.Mutex
+	ids   map[string]bool
+}
+
+func (a *authorizations) remember(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if id, ok := strings.CutPrefix(r.URL.Path, "/authZ/"); ok {
+			a.mutex.Lock()
+			a.ids[id] = true
+			a.mutex.Unlock()
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (a *authorizations) end(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/end-authorizations" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		a.mutex.Lock()
+		defer a.mutex.Unlock()
+		for id := range a.ids {
+			if authz := a.store.GetAuthorizationByID(id); authz != nil {
+				authz.Lock()
+				authz.ExpiresDate = time.Now().Add(-time.Second)
+				authz.Expires = authz.ExpiresDate.UTC().Format(time.RFC3339)
+				authz.Unlock()
+			}
+		}
 	})
 }
 

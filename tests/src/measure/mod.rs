@@ -2,6 +2,7 @@
 //!
 //! A figure of one machine says little; each benchmark therefore runs a peer or a yardstick in the same minute and prints the ratio.
 
+pub mod bare;
 pub mod dns;
 pub mod fill;
 pub mod http;

@@ -12,11 +12,24 @@ const TICKS: u64 = 100;
 /// # Errors
 /// When the process is gone.
 pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
+    times(&format!("/proc/{pid}/stat"), 11, 12)
+}
+
+/// The sum of two fields of a `stat` file, counted from after the program's name.
+fn times(file: &str, user: usize, system: usize) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(file).with_context(|| file.to_owned())?;
     // The second field is the program's name in parentheses and may hold anything.
     let fields: Vec<&str> = stat.rsplit_once(')').context("no name in stat")?.1.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).context("no times in stat");
-    Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 1000 / TICKS))
+    Ok(Duration::from_millis((ticks(user)? + ticks(system)?) * 1000 / TICKS))
+}
+
+/// User and system time of the children of this program that have ended, and of theirs; counted in hundredths of a second.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn children() -> anyhow::Result<Duration> {
+    times("/proc/self/stat", 13, 14)
 }
 
 /// CPU time of the thread that calls.
@@ -35,6 +48,14 @@ pub fn this_thread() -> anyhow::Result<Duration> {
 /// When the process is gone.
 pub fn resident(pid: u32) -> anyhow::Result<u64> {
     status(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process ever had, in bytes.
+///
+/// # Errors
+/// When the process is gone.
+pub fn peak(pid: u32) -> anyhow::Result<u64> {
+    status(pid, "VmHWM:")
 }
 
 /// What of it is the process's own and stands in no file, in bytes.
@@ -94,7 +115,7 @@ mod tests {
             std::hint::spin_loop();
         }
         assert!(resident(pid)? > 1 << 20);
-        assert!(anonymous(pid)? < resident(pid)?);
+        assert!(anonymous(pid)? < resident(pid)? && resident(pid)? <= peak(pid)?);
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ async fn account(cluster: &Cluster) -> std::path::PathBuf {
     cluster.namespace("foreign").await;
     let rights = json!({"kind": "List", "apiVersion": "v1", "items": [
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "acmegate", "namespace": NAMESPACE}, "rules": [
-            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch"]},
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["web", "other", "theirs", "opaque"], "verbs": ["create", "patch"]},
             {"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["web"], "verbs": ["patch"]},
         ]},
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "acmegate", "namespace": NAMESPACE},

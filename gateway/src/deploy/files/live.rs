@@ -10,7 +10,9 @@
 //! leaves that for good. Here `live/NAME` is itself a link, which one rename moves: whoever opens the folder once gets files of one version; a reader that opens the four
 //! paths anew may at worst meet the rename between two of them, and no longer. What reads the layout works as before: paths are the same, and
 //! the links in the folder still say `../../archive/NAME/privkey7.pem`, which is right from the folder's path and from where it really is (`certbot certificates`
-//! looks at that). A folder that certbot made is taken over in one step, too (`RENAME_EXCHANGE`), once certbot renews it no longer.
+//! looks at that). A folder that certbot made is taken over in one step, too (`RENAME_EXCHANGE`), once certbot renews it no longer; its README comes along. A file system that has no such step
+//! (NFS) could do it only with an instant at which nothing stands there, and a crash could make that last: there it is refused before anything is ordered, and whoever moves the
+//! folder away chooses the instant. Nothing else needs it.
 //!
 //! What a crash leaves, by the step after which it comes:
 //! 1. *Files in the archive*, some or all: no link leads to them. They count as a version: the next write takes the next number, and they go when they are old.
@@ -18,7 +20,10 @@
 //! 3. *The link `.NAME.7.next`*: the same.
 //! 4. *The rename*: all is in place, as if there had been no crash; older versions stay until the next write.
 //!
-//! Two writes at a time take different numbers, since a file of the archive is made only where there is none; the later rename wins.
+//! Each of them is on disk before the next one begins, so a loss of power leaves no more than that.
+//!
+//! Whoever writes holds a lock on the archive. Where the file system has no locks, two writes at a time take different numbers all the same, since a file of the archive is made only where there is
+//! none; the later rename wins.
 
 use std::{
     collections::BTreeSet,
@@ -29,14 +34,14 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{Files, Issued, Written, at, plain::FOUR};
-use crate::{
-    deploy::DeployError,
-    disk::{self, Pending},
-};
+use super::{FOUR, Files, Issued, Part, Written, at};
+use crate::{deploy::DeployError, disk};
 
 /// Versions that others may take while we look for a free one.
 const TRIES: u64 = 100;
+
+/// What certbot leaves beside its links.
+const README: &str = "README";
 
 /// The folders that a certificate needs.
 pub(super) fn folders(files: &Files) -> [PathBuf; 2] {
@@ -59,7 +64,11 @@ pub(super) fn check(files: &Files) -> Result<(), DeployError> {
                 let renewal = renewal.display();
                 return Err(foreign(format!("certbot renews it; move {renewal} away (certbot then forgets it), or choose another folder")));
             }
-            Ok(())
+            exchanges(&files.folder.join("live"), &files.name).map_err(|error| {
+                foreign(format!(
+                    "it is a folder of certbot's, and the file system cannot exchange it for a link in one step ({error}); move it away, or choose another folder"
+                ))
+            })
         }
     }
 }
@@ -70,6 +79,7 @@ pub(super) fn write(files: &Files, issued: &Issued, keep: usize) -> Result<Writt
     for folder in [&live, &archive] {
         disk::make_folder(folder).map_err(at(folder))?;
     }
+    let _lock = disk::lock_folder(&archive).map_err(at(&archive))?;
     check(files)?;
     let lineage = Lineage { name: &files.name, live: &live, archive: &archive };
     let version = lineage.store(files, issued)?;
@@ -91,15 +101,16 @@ impl Lineage<'_> {
     /// Puts the four files into the archive, under the first number above all others; on disk when it returns.
     fn store(&self, files: &Files, issued: &Issued) -> Result<u64, DeployError> {
         let first = self.versions().map_err(at(self.archive))?.last().map_or(1, |last| last.saturating_add(1));
+        let [key, others @ ..] = FOUR;
         for version in first..first.saturating_add(TRIES) {
             // The key's name is taken before anything else: whoever has it has the number.
-            let key = self.archived("privkey", version);
-            match fs::File::create_new(&key) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(at(&key)(error)),
+            match self.store_part(files, issued, version, key) {
+                Ok(()) => {}
+                Err(DeployError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
             }
-            let stored = self.store_as(version, files, issued);
+            let stored = others.into_iter().try_for_each(|part| self.store_part(files, issued, version, part));
+            let stored = stored.and_then(|()| disk::sync_folder(self.archive).map_err(at(self.archive)));
             if stored.is_err() {
                 self.remove(version);
             }
@@ -108,14 +119,9 @@ impl Lineage<'_> {
         Err(at(self.archive)(io::ErrorKind::AlreadyExists.into()))
     }
 
-    fn store_as(&self, version: u64, files: &Files, issued: &Issued) -> Result<(), DeployError> {
-        for (part, name) in FOUR {
-            let path = self.archived(name, version);
-            let pending = Pending::write(&path, part.text(issued).as_bytes(), files.access(part)).map_err(at(&path))?;
-            pending.sync().map_err(at(&path))?;
-            pending.put().map_err(at(&path))?;
-        }
-        disk::sync_folder(self.archive).map_err(at(self.archive))
+    fn store_part(&self, files: &Files, issued: &Issued, version: u64, (part, name): (Part, &str)) -> Result<(), DeployError> {
+        let path = self.archived(name, version);
+        disk::create(&path, part.text(issued).as_bytes(), files.access(part)).map_err(at(&path))
     }
 
     /// Makes the folder of a version, with its links.
@@ -123,9 +129,12 @@ impl Lineage<'_> {
         let folder = self.live.join(self.folder_name(version));
         let make = || {
             fs::create_dir(&folder)?;
+            disk::open_to_all(&folder)?;
             for (_, name) in FOUR {
                 symlink(format!("../../archive/{}/{name}{version}.pem", self.name), folder.join(format!("{name}.pem")))?;
             }
+            // Certbot's words to whoever looks there; the certificate does not depend on them.
+            let _ = fs::hard_link(self.live.join(self.name).join(README), folder.join(README));
             disk::sync_folder(&folder)?;
             // The link that readers follow must not be on disk before what it leads to.
             disk::sync_folder(self.live)
@@ -143,20 +152,17 @@ impl Lineage<'_> {
         let next = self.live.join(self.next_name(version));
         let step = || {
             symlink(self.folder_name(version), &next)?;
-            if !fs::symlink_metadata(&place).is_ok_and(|data| data.is_dir()) {
-                return fs::rename(&next, &place);
-            }
-            renameat_with(CWD, &next, CWD, &place, RenameFlags::EXCHANGE)?;
-            // Certbot's links; what they lead to stays in the archive. If they stay, they are removed with this version.
-            let _ = fs::remove_dir_all(&next);
-            Ok(())
+            if fs::symlink_metadata(&place).is_ok_and(|data| data.is_dir()) { exchange(&next, &place) } else { fs::rename(&next, &place) }
         };
         let swapped = step();
         if swapped.is_err() {
             self.remove(version);
         }
         swapped.map_err(at(&place))?;
-        disk::sync_folder(self.live).map_err(at(self.live))
+        disk::sync_folder(self.live).map_err(at(self.live))?;
+        // Certbot's links, if they were there, and not before the exchange is on disk; what they lead to stays in the archive. If they stay, they are removed with this version.
+        let _ = fs::remove_dir_all(&next);
+        Ok(())
     }
 
     /// Removes what is older than the `keep` versions before this one. That a file cannot be removed is no reason to fail: the certificate is in place.
@@ -203,6 +209,30 @@ impl Lineage<'_> {
     }
 }
 
+/// Proves that the file system can exchange two names.
+fn exchanges(live: &Path, name: &str) -> io::Result<()> {
+    let [one, other] = ["one", "other"].map(|end| live.join(format!(".{name}.probe.{end}")));
+    let made = || {
+        for probe in [&one, &other] {
+            match symlink(name, probe) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                // One that a crash left serves as well.
+                _ => {}
+            }
+        }
+        exchange(&one, &other)
+    };
+    let made = made();
+    for probe in [one, other] {
+        let _ = fs::remove_file(probe);
+    }
+    made
+}
+
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
 /// What stands at `live/NAME`.
 enum Standing {
     Nothing,
@@ -227,8 +257,7 @@ fn standing(place: &Path, name: &str) -> io::Result<Standing> {
     }
     for entry in fs::read_dir(place)? {
         let entry = entry?;
-        // Certbot leaves a README there.
-        if !entry.file_type()?.is_symlink() && entry.file_name() != "README" {
+        if !entry.file_type()?.is_symlink() && entry.file_name() != README {
             return Ok(Standing::Other);
         }
     }
@@ -313,7 +342,8 @@ mod tests {
         fs::create_dir(folder.path().join("live/.one.test.3")).unwrap();
         let lineage = Lineage { name: "one.test", live: &folder.path().join("live"), archive: &folder.path().join("archive/one.test") };
         let second = authority.issue(&["one.test"]);
-        assert!(lineage.store_as(2, &files(folder.path()), &second).is_err());
+        assert!(lineage.store_part(&files(folder.path()), &second, 2, FOUR[0]).is_ok());
+        assert!(lineage.store_part(&files(folder.path()), &second, 2, FOUR[1]).is_err());
         assert!(lineage.link(3).is_err());
         lineage.remove(2);
         holds(folder.path(), &first);

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::{AccountLine, CheckLine, SweepLine, socket::SOCKET};
+use super::{AccountLine, CertificateLine, CheckLine, SweepLine, socket::SOCKET};
 use crate::{
+    certificates::{CertificateError, CertificateReport, CertificateRequest},
     check::{self, CheckError, CheckRequest},
     issuer::{AccountReport, AccountRequest, Event, IssueError, IssueRequest, Outcome},
     sweep::{Report, SweepError, SweepRequest},
@@ -50,6 +51,9 @@ pub enum ClientError {
     /// The run ended without a certificate.
     #[error(transparent)]
     Issue(#[from] IssueError),
+    /// A certificate was not done with what was asked.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The check ended without a report.
     #[error(transparent)]
     Check(#[from] CheckError),
@@ -112,6 +116,46 @@ impl Client {
         self.post("/v1/account", request, account_end).await
     }
 
+    /// Has it do something with a certificate of the list; `None` if that is deleted.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn certificate(
+        self,
+        request: &CertificateRequest,
+        mut on_event: impl FnMut(Event),
+    ) -> Result<Option<CertificateReport>, ClientError> {
+        self.post("/v1/certificate", request, |line: &[u8]| match serde_json::from_slice(line) {
+            Ok(CertificateLine::Event(event)) => {
+                on_event(event);
+                Ok(None)
+            }
+            Ok(CertificateLine::Error(error)) => Err(error.into()),
+            Ok(CertificateLine::Done { done }) => Ok(Some(done)),
+            Err(error) => Err(ClientError::Refused(format!("its answer cannot be read: {error}"))),
+        })
+        .await
+    }
+
+    /// Has it list the certificates.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn certificates(self) -> Result<Vec<CertificateReport>, ClientError> {
+        let mut all = Vec::new();
+        self.post("/v1/certificates", &serde_json::json!({}), |line: &[u8]| match serde_json::from_slice(line) {
+            Ok(CertificateLine::Done { done }) if Vec::is_empty(&done) => Ok(Some(std::mem::take(&mut all))),
+            Ok(CertificateLine::Done { mut done }) => {
+                all.append(&mut done);
+                Ok(None)
+            }
+            Ok(CertificateLine::Error(error)) => Err(error.into()),
+            Ok(CertificateLine::Event(_)) => Ok(None),
+            Err(error) => Err(ClientError::Refused(format!("its answer cannot be read: {error}"))),
+        })
+        .await
+    }
+
     /// Has it list the accounts.
     ///
     /// # Errors
@@ -159,9 +203,12 @@ impl Client {
             let mut pending = Vec::new();
             while let Some(frame) = body.frame().await {
                 let Ok(data) = frame.map_err(lost)?.into_data() else { continue };
+                // What was there before holds no end of a line.
+                let mut searched = pending.len();
                 pending.extend_from_slice(&data);
-                while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
-                    let line: Vec<u8> = pending.drain(..=end).collect();
+                while let Some(end) = pending.iter().skip(searched).position(|&byte| byte == b'\n') {
+                    let line: Vec<u8> = pending.drain(..=searched + end).collect();
+                    searched = 0;
                     if let Some(end) = on_line(&line)? {
                         return Ok(end);
                     }

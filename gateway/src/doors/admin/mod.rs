@@ -8,6 +8,9 @@
 //!
 //! `POST /v1/account` takes an [`AccountRequest`], `POST /v1/accounts` takes `{}`, and both answer with one such line (`{"done":…}` or `{"error":…}`).
 //!
+//! `POST /v1/certificate` takes a [`CertificateRequest`] and answers with lines: events while an order goes on, then its end (`{"done":…}` or `{"error":…}`).
+//! `POST /v1/certificates` takes `{}` and answers with lines of some certificates each (`{"done":[…]}`), by name; one without any is the end.
+//!
 //! `POST /v1/sweep` takes a [`SweepRequest`] and answers with one such line (`{"report":…}` or `{"error":…}`) when the sweep is over.
 
 mod client;
@@ -39,6 +42,7 @@ pub use client::{Client, ClientError};
 pub use socket::{AdminError, AdminSocket};
 
 use crate::{
+    certificates::{CertificateError, CertificateRequest, Manager},
     check::{self, CheckError, CheckRequest, Ladder},
     issuer::{AccountRequest, Event, IssueError, IssueRequest, Issuer, Outcome, Reporter},
     sweep::{Report, SweepError, SweepRequest, Sweeper},
@@ -88,6 +92,21 @@ enum AccountLine<T> {
     },
 }
 
+/// The answer to a request about certificates.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum CertificateLine<T> {
+    /// A step of an order.
+    Event(Event),
+    /// Why it was not done. It stands before `done`, as in [`AccountLine`].
+    Error(CertificateError),
+    /// How it stands now.
+    Done {
+        /// It.
+        done: T,
+    },
+}
+
 /// The answer to a check.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -109,13 +128,15 @@ pub struct Works {
     pub sweeper: Sweeper,
     /// Checks names.
     pub ladder: Ladder,
+    /// Keeps the list of certificates.
+    pub manager: Manager,
 }
 
 /// Serves the door until `stop`. Then open runs have half of [`Limits::drain`] to end by themselves, and are cancelled; it returns when all have removed
 /// their values.
 pub async fn serve(listener: Listener, works: Works, limits: Limits, stop: CancellationToken) {
-    let Works { issuer, sweeper, ladder } = works;
-    let runs = Runs { issuer, sweeper, ladder, tasks: TaskTracker::new(), cancel: CancellationToken::new() };
+    let Works { issuer, sweeper, ladder, manager } = works;
+    let runs = Runs { issuer, sweeper, ladder, manager, tasks: TaskTracker::new(), cancel: CancellationToken::new() };
     let end_runs = async {
         stop.cancelled().await;
         runs.tasks.close();
@@ -135,6 +156,7 @@ struct Runs {
     issuer: Issuer,
     sweeper: Sweeper,
     ladder: Ladder,
+    manager: Manager,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -146,6 +168,8 @@ fn router(runs: Runs) -> Router {
         .route("/v1/sweep", post(sweep))
         .route("/v1/account", post(account))
         .route("/v1/accounts", post(accounts))
+        .route("/v1/certificate", post(certificate))
+        .route("/v1/certificates", post(certificates))
         .with_state(runs)
 }
 
@@ -154,9 +178,19 @@ async fn issue(State(runs): State<Runs>, request: Request) -> Response {
         Ok(request) => request,
         Err(refusal) => return *refusal,
     };
-    let answer = stream::unfold(start(&runs, request), |answer| async {
-        let (line, answer) = answer?.next().await;
-        Some((Ok::<_, Infallible>(line), answer))
+    let answer = stream::unfold(Telling::Answer(start(&runs, request)), |telling| async {
+        match telling {
+            Telling::Answer(answer) => {
+                let (line, telling) = answer.next().await;
+                Some((Ok::<_, Infallible>(line), telling))
+            }
+            Telling::Told(issuer, outcome) => {
+                if let Some(Outcome::Issued(issued)) = outcome {
+                    issuer.delivered(&issued).await;
+                }
+                None
+            }
+        }
     });
     lines(answer)
 }
@@ -222,6 +256,48 @@ fn account_line<T>(done: Result<Result<T, IssueError>, JoinError>) -> AccountLin
     }
 }
 
+async fn certificate(State(runs): State<Runs>, request: Request) -> Response {
+    let request: CertificateRequest = match read_request(request, "a request about a certificate").await {
+        Ok(request) => request,
+        Err(refusal) => return *refusal,
+    };
+    let (reporter, events) = mpsc::channel(MAX_EVENTS);
+    // A caller that goes away ends nothing: what it asked for is written down, and done.
+    let manager = runs.manager.clone();
+    let end = runs.tasks.spawn(async move { manager.handle(&request, reporter).await });
+    let answer = stream::unfold(Some((events, end)), |telling| async {
+        let (mut events, mut end) = telling?;
+        tokio::select! {
+            biased;
+            Some(event) = events.recv() => Some((Ok::<_, Infallible>(bytes(&CertificateLine::<()>::Event(event))), Some((events, end)))),
+            end = &mut end => {
+                let line = match end {
+                    Ok(Ok(done)) => CertificateLine::Done { done },
+                    Ok(Err(error)) => CertificateLine::Error(error),
+                    Err(_panic) => {
+                        let text = "the request ended without a word; the log says why".to_owned();
+                        CertificateLine::Error(IssueError::Internal { text }.into())
+                    }
+                };
+                Some((Ok(bytes(&line)), None))
+            }
+        }
+    });
+    lines(answer)
+}
+
+async fn certificates(State(runs): State<Runs>) -> Response {
+    // A long list is neither made at once, nor held in memory for a caller who reads slowly.
+    lines(stream::unfold(Some(None::<String>), move |after| {
+        let manager = runs.manager.clone();
+        async move {
+            let page = manager.page(after?.as_deref());
+            let next = page.last().map(|last| Some(last.name.clone()));
+            Some((Ok(bytes(&CertificateLine::Done { done: page })), next))
+        }
+    }))
+}
+
 /// Reads the JSON of a request; else the answer that refuses it.
 async fn read_request<T: DeserializeOwned>(request: Request, what: &str) -> Result<T, Box<Response>> {
     let refuse = |status: StatusCode, text: String| Err(Box::new((status, text).into_response()));
@@ -244,39 +320,51 @@ fn lines(lines: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) 
 }
 
 /// Starts a run; it ends when the answer is dropped.
-fn start(runs: &Runs, request: IssueRequest) -> Option<Answer> {
+fn start(runs: &Runs, request: IssueRequest) -> Answer {
     let (reporter, events) = mpsc::channel(MAX_EVENTS);
     let (sender, end) = oneshot::channel();
     let cancel = runs.cancel.child_token();
-    let answer = Answer { events, end, _cancel: cancel.clone().drop_guard() };
     let issuer = runs.issuer.clone();
+    let answer = Answer { events, end, issuer: issuer.clone(), _cancel: cancel.clone().drop_guard() };
     runs.tasks.spawn(async move {
         // Nobody listens any more if the caller has gone.
         let _ = sender.send(Box::pin(issuer.issue(request, Reporter::new(reporter), cancel)).await);
     });
-    Some(answer)
+    answer
+}
+
+/// How far a caller has been told.
+enum Telling {
+    /// There is more.
+    Answer(Answer),
+    /// All of it was taken; the certificate is the caller's.
+    Told(Issuer, Option<Outcome>),
 }
 
 /// What a caller still has to be told.
 struct Answer {
     events: mpsc::Receiver<Event>,
     end: oneshot::Receiver<Result<Outcome, IssueError>>,
+    issuer: Issuer,
     _cancel: DropGuard,
 }
 
 impl Answer {
     /// The next line, and what comes after it.
-    async fn next(mut self) -> (Bytes, Option<Self>) {
+    async fn next(mut self) -> (Bytes, Telling) {
         tokio::select! {
             biased;
-            Some(event) = self.events.recv() => (bytes(&Line::Event(event)), Some(self)),
+            Some(event) = self.events.recv() => (bytes(&Line::Event(event)), Telling::Answer(self)),
             end = &mut self.end => {
                 let line = match end {
-                    Ok(Ok(outcome)) => Line::Outcome(outcome),
+                    Ok(Ok(outcome)) => {
+                        let line = bytes(&Line::Outcome(outcome.clone()));
+                        return (line, Telling::Told(self.issuer, Some(outcome)));
+                    }
                     Ok(Err(error)) => Line::Error(error),
                     Err(_) => Line::Error(IssueError::Internal { text: "the run ended without a word; the log says why".to_owned() }),
                 };
-                (bytes(&line), None)
+                (bytes(&line), Telling::Told(self.issuer, None))
             }
         }
     }

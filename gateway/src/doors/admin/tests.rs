@@ -8,7 +8,6 @@ use super::*;
 use crate::{
     config::{Config, Directory, ResolverAddress},
     engine::Engine,
-    issuer::KeyType,
 };
 
 /// A data folder with a running admin door.
@@ -34,7 +33,7 @@ impl House {
         let (socket, listener) = AdminSocket::bind(&engine.folder).expect("bound");
         let stop = CancellationToken::new();
         let limits = Limits { drain: Duration::from_secs(2), ..Limits::default() };
-        let serving = tokio::spawn(serve(listener, works(&engine), limits, stop.clone()));
+        let serving = tokio::spawn(serve(listener, works(&engine).await, limits, stop.clone()));
         Self { folder, engine, stop, serving, _socket: socket }
     }
 
@@ -49,13 +48,15 @@ impl House {
     }
 }
 
-fn works(engine: &Engine) -> Works {
-    Works { issuer: Issuer::new(engine.clone()), sweeper: engine.sweeper(), ladder: Ladder::new(engine, true) }
+async fn works(engine: &Engine) -> Works {
+    let issuer = Issuer::new(engine.clone());
+    let manager = Manager::open(engine.clone(), issuer.clone(), None).await.unwrap();
+    Works { issuer, sweeper: engine.sweeper(), ladder: Ladder::new(engine, true), manager }
 }
 
 fn request(name: &str, url: &str) -> IssueRequest {
     let directory = Directory { name: "ca".into(), ..Directory::at(url) };
-    IssueRequest { names: vec![name.into()], directory, fallbacks: Vec::new(), key_type: KeyType::default(), dry_run: false }
+    IssueRequest::of(vec![name.into()], directory)
 }
 
 #[tokio::test]
@@ -97,13 +98,8 @@ async fn an_open_run_is_cancelled_at_the_end_and_says_so() {
 #[tokio::test]
 async fn what_is_no_request_is_refused() {
     let house = House::open().await;
-    let runs = Runs {
-        issuer: Issuer::new(house.engine.clone()),
-        sweeper: house.engine.sweeper(),
-        ladder: Ladder::new(&house.engine, true),
-        tasks: TaskTracker::new(),
-        cancel: CancellationToken::new(),
-    };
+    let Works { issuer, sweeper, ladder, manager } = works(&house.engine).await;
+    let runs = Runs { issuer, sweeper, ladder, manager, tasks: TaskTracker::new(), cancel: CancellationToken::new() };
     for (body, status) in [("{}".to_owned(), StatusCode::BAD_REQUEST), (" ".repeat(MAX_REQUEST + 1), StatusCode::PAYLOAD_TOO_LARGE)] {
         let request = Request::post("/v1/issue").body(Body::from(body)).expect("request");
         assert_eq!(issue(State(runs.clone()), request).await.status(), status);
@@ -149,13 +145,8 @@ async fn a_check_comes_back_with_its_report_or_says_why_not() {
 #[tokio::test]
 async fn an_open_check_ends_with_the_door() {
     let house = House::open().await;
-    let runs = Runs {
-        issuer: Issuer::new(house.engine.clone()),
-        sweeper: house.engine.sweeper(),
-        ladder: Ladder::new(&house.engine, true),
-        tasks: TaskTracker::new(),
-        cancel: CancellationToken::new(),
-    };
+    let Works { issuer, sweeper, ladder, manager } = works(&house.engine).await;
+    let runs = Runs { issuer, sweeper, ladder, manager, tasks: TaskTracker::new(), cancel: CancellationToken::new() };
     runs.cancel.cancel();
     let body = serde_json::to_vec(&CheckRequest { name: "www.example.test".to_owned(), write: true }).expect("JSON");
     let request = Request::post("/v1/check").body(Body::from(body)).expect("request");

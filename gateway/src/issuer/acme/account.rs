@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{AccountKeyType, Directory},
+    issuer::metrics::Action,
     store::{AccountChange, DirectoryAccount, Store},
 };
 
@@ -105,7 +106,7 @@ impl Session {
     /// # Errors
     /// [`AcmeError`].
     pub(in crate::issuer) async fn account_object(&self) -> Result<AccountObject, AcmeError> {
-        self.read(&self.signed_in()?.url).await
+        self.read(Action::Account, &self.signed_in()?.url).await
     }
 
     /// Tells the CA the e-mail address of the configuration, or that there is none (RFC 8555, 7.3.2).
@@ -115,7 +116,7 @@ impl Session {
     pub(in crate::issuer) async fn tell_contact(&self, store: &dyn Store, directory: &Directory) -> Result<(), AcmeError> {
         let url = self.signed_in()?.url.clone();
         let contact = json!({"contact": contacts(directory)});
-        self.persist(Again::Harmless, || self.post(&url, &contact)).await?;
+        self.persist(Again::Harmless, || self.post(Action::Account, &url, &contact)).await?;
         store.change_directory_account(&directory.url, AccountChange::Contact(directory.contact.clone())).await?;
         Ok(())
     }
@@ -141,7 +142,10 @@ impl Session {
         let next = next.and_then(|stored| stored.next_key).ok_or_else(gone)?;
         let new = AccountKey::from_pkcs8(&next)?;
         let inner = key_change(&new, &account.key, &account.url, &url)?;
-        let answered = match self.signed(Signer::Account(&account.key, &account.url), &url, "application/json", Some(&inner)).await {
+        let answered = match self
+            .signed(Action::KeyChange, Signer::Account(&account.key, &account.url), &url, "application/json", Some(&inner))
+            .await
+        {
             Ok(_) => Ok(()),
             // It may have been done, and may not: the CA is asked.
             Err(error) if error.is_lost() => {
@@ -168,7 +172,7 @@ impl Session {
         let url = self.signed_in()?.url.clone();
         let mut kept = self.client.account.lock().await;
         let end = json!({"status": "deactivated"});
-        match self.persist(Again::Harmless, || self.post(&url, &end)).await {
+        match self.persist(Again::Harmless, || self.post(Action::Account, &url, &end)).await {
             Ok(_) => {}
             // It was closed before, by somebody else or by a run that was cut off.
             Err(error) if error.is("unauthorized") || error.is("accountDoesNotExist") => {}
@@ -203,7 +207,8 @@ impl Session {
         let url = self.document().await?.new_account.clone();
         // RFC 8555, 7.3.1: the account of a key, if there is one.
         let look = json!({"onlyReturnExisting": true});
-        let found = self.persist(Again::Harmless, || self.signed(Signer::Key(&key), &url, "application/json", Some(&look))).await;
+        let found =
+            self.persist(Again::Harmless, || self.signed(Action::Account, Signer::Key(&key), &url, "application/json", Some(&look))).await;
         let taken = match found {
             Ok(_) => true,
             Err(error) if error.is("accountDoesNotExist") => false,
@@ -244,7 +249,7 @@ impl Session {
         }
         // Registering a key that is known gives the account that is there.
         let register = || async {
-            let reply = self.signed(Signer::Key(&key), &document.new_account, "application/json", Some(&payload)).await?;
+            let reply = self.signed(Action::Account, Signer::Key(&key), &document.new_account, "application/json", Some(&payload)).await?;
             reply.location.ok_or_else(|| AcmeError::Malformed("the CA gave no URL for the account".into()))
         };
         let url = self.persist(Again::Harmless, register).await?;
@@ -444,7 +449,7 @@ mod tests {
         let asked = change.ca.asked().into_iter().find(|asked| asked.line.contains("key-change")).unwrap();
         assert_eq!((asked.protected()["alg"].as_str(), asked.protected()["kid"].as_str()), (Some("ES256"), before.url.as_deref()));
         // Other sessions of this process use it, too.
-        change.session.get(&change.ca.url("/a"), "application/json").await.unwrap();
+        change.session.get(Action::Order, &change.ca.url("/a"), "application/json").await.unwrap();
         assert_eq!(change.ca.asked().last().unwrap().protected()["alg"], "ES384");
     }
 

@@ -19,12 +19,16 @@ use super::{
     AcmeError, Problem,
     account::Account,
     directory::DirectoryDocument,
-    http::{Http, Reply},
+    http::{self, Http, Reply},
     jws::{Signer, sign},
     nonce::Nonces,
+    pace::Paces,
     patience::{Again, Patience},
 };
-use crate::config::Directory;
+use crate::{
+    config::Directory,
+    issuer::metrics::{Action, Asked, IssuerMetrics},
+};
 
 /// Tries of one request whose nonce is refused. Pebble refuses one in twenty on purpose: ten in a row are one in ten million million.
 const NONCE_TRIES: u32 = 10;
@@ -38,18 +42,25 @@ const JSON: &str = "application/json";
 
 /// The clients of this process; clones share them.
 #[derive(Clone, Default)]
-pub(in crate::issuer) struct Clients(Arc<Mutex<Vec<Arc<Client>>>>);
+pub(in crate::issuer) struct Clients {
+    known: Arc<Mutex<Vec<Arc<Client>>>>,
+    metrics: IssuerMetrics,
+}
 
 /// A CA, as one process sees it.
 pub(in crate::issuer) struct Client {
     url: String,
+    /// The host of the URL, with the port if it is not HTTPS's.
+    host: String,
     roots: Option<Vec<u8>>,
     kid: Option<String>,
     http: Http,
     document: AsyncMutex<Option<(Instant, Arc<DirectoryDocument>)>>,
     nonces: Nonces,
+    pub(super) paces: Paces,
     /// Seconds, at the last answer.
     ahead: AtomicI64,
+    metrics: IssuerMetrics,
     /// The orders of all runs, so that none takes another's for one that it lost.
     pub(super) orders: Mutex<HashSet<String>>,
     /// Locked while the account is looked up or registered, so that forty first certificates make one account.
@@ -66,6 +77,11 @@ pub(in crate::issuer) struct Session {
 }
 
 impl Clients {
+    /// None yet, which count their requests in `metrics`.
+    pub(in crate::issuer) fn new(metrics: IssuerMetrics) -> Self {
+        Self { known: Arc::default(), metrics }
+    }
+
     /// A session with the CA of `directory`. Reads `ca_file` each time, so that a changed root counts at once.
     ///
     /// # Errors
@@ -85,7 +101,7 @@ impl Clients {
     }
 
     fn known(&self, directory: &Directory, roots: &Option<Vec<u8>>, kid: &Option<String>) -> Option<Arc<Client>> {
-        let clients = self.0.lock();
+        let clients = self.known.lock();
         clients.iter().find(|client| client.url == directory.url && client.roots == *roots && client.kid == *kid).cloned()
     }
 
@@ -93,15 +109,18 @@ impl Clients {
         let client = Arc::new(Client {
             http: Http::new(roots.as_deref())?,
             url: directory.url.clone(),
+            host: http::host(&directory.url),
             roots,
             kid,
             document: AsyncMutex::default(),
             nonces: Nonces::default(),
+            paces: Paces::default(),
             ahead: AtomicI64::default(),
+            metrics: self.metrics.clone(),
             orders: Mutex::default(),
             account: AsyncMutex::default(),
         });
-        let mut clients = self.0.lock();
+        let mut clients = self.known.lock();
         if clients.len() >= MOST_CLIENTS {
             clients.remove(0);
         }
@@ -152,9 +171,18 @@ impl Session {
     }
 
     async fn read_document(&self) -> Result<DirectoryDocument, AcmeError> {
-        self.count();
-        let reply = self.client.http.plain(Method::GET, &self.client.url).await?.accepted()?;
+        let reply = self.plain(Action::Directory, &self.client.url).await?.accepted()?;
         serde_json::from_slice(&reply.body).map_err(|error| AcmeError::Malformed(error.to_string()))
+    }
+
+    /// An unsigned request for what anybody may read, made once.
+    ///
+    /// # Errors
+    /// [`AcmeError`].
+    pub(super) async fn plain(&self, action: Action, url: &str) -> Result<Reply, AcmeError> {
+        let begun = Instant::now();
+        let replied = self.client.http.plain(Method::GET, url).await;
+        self.counted(action, "GET", begun, replied)
     }
 
     /// Makes a request, and makes it again where that mends what went wrong.
@@ -190,29 +218,29 @@ impl Session {
     ///
     /// # Errors
     /// [`AcmeError`].
-    pub(super) async fn post<P: Serialize>(&self, url: &str, payload: &P) -> Result<Reply, AcmeError> {
+    pub(super) async fn post<P: Serialize>(&self, action: Action, url: &str, payload: &P) -> Result<Reply, AcmeError> {
         let account = self.signed_in()?;
-        self.signed(Signer::Account(&account.key, &account.url), url, JSON, Some(payload)).await
+        self.signed(action, Signer::Account(&account.key, &account.url), url, JSON, Some(payload)).await
     }
 
     /// What stands at a URL, as JSON: a POST-as-GET by the account, repeated if it is lost.
     ///
     /// # Errors
     /// [`AcmeError`].
-    pub(super) async fn read<T: DeserializeOwned>(&self, url: &str) -> Result<T, AcmeError> {
-        self.persist(Again::Harmless, || async { self.get(url, JSON).await?.json() }).await
+    pub(super) async fn read<T: DeserializeOwned>(&self, action: Action, url: &str) -> Result<T, AcmeError> {
+        self.persist(Again::Harmless, || async { self.get(action, url, JSON).await?.json() }).await
     }
 
     /// A POST-as-GET by the account, made once.
     ///
     /// # Errors
     /// [`AcmeError`].
-    pub(super) async fn get(&self, url: &str, accept: &'static str) -> Result<Reply, AcmeError> {
+    pub(super) async fn get(&self, action: Action, url: &str, accept: &'static str) -> Result<Reply, AcmeError> {
         let account = self.signed_in()?;
         let signer = Signer::Account(&account.key, &account.url);
-        match self.signed::<()>(signer, url, accept, None).await {
+        match self.signed::<()>(action, signer, url, accept, None).await {
             // A kept connection that the CA closed just now. Asking again changes nothing at the CA.
-            Err(AcmeError::Transport(_)) => self.signed::<()>(signer, url, accept, None).await,
+            Err(AcmeError::Transport(_)) => self.signed::<()>(action, signer, url, accept, None).await,
             answered => answered,
         }
     }
@@ -223,6 +251,7 @@ impl Session {
     /// [`AcmeError`].
     pub(super) async fn signed<P: Serialize>(
         &self,
+        action: Action,
         signer: Signer<'_>,
         url: &str,
         accept: &'static str,
@@ -234,7 +263,7 @@ impl Session {
                 Some(nonce) => nonce,
                 None => self.new_nonce().await?,
             };
-            let mut reply = self.send(signer, &nonce, url, accept, payload).await?;
+            let mut reply = self.send(action, signer, &nonce, url, accept, payload).await?;
             let bad_nonce = reply.status >= 400 && Problem::read(reply.status, &reply.body).is("badNonce");
             if !bad_nonce {
                 if let Some(nonce) = reply.nonce.take() {
@@ -248,11 +277,12 @@ impl Session {
             Some(nonce) => nonce,
             None => self.new_nonce().await?,
         };
-        self.send(signer, &nonce, url, accept, payload).await?.accepted()
+        self.send(action, signer, &nonce, url, accept, payload).await?.accepted()
     }
 
     async fn send<P: Serialize>(
         &self,
+        action: Action,
         signer: Signer<'_>,
         nonce: &str,
         url: &str,
@@ -260,10 +290,12 @@ impl Session {
         payload: Option<&P>,
     ) -> Result<Reply, AcmeError> {
         let jws = sign(signer, nonce, url, payload)?;
-        self.count();
-        let reply = self.client.http.post(url, accept, jws).await?;
+        let begun = Instant::now();
+        let replied = self.client.http.post(url, accept, jws).await;
+        let reply = self.counted(action, "POST", begun, replied)?;
         if let Some(ahead) = reply.ahead {
             self.client.ahead.store(ahead, Ordering::Relaxed);
+            self.client.metrics.is_ahead(&self.client.host, ahead);
         }
         Ok(reply)
     }
@@ -275,13 +307,18 @@ impl Session {
 
     async fn new_nonce(&self) -> Result<String, AcmeError> {
         let document = self.document().await?;
-        self.count();
-        let reply = self.client.http.plain(Method::HEAD, &document.new_nonce).await?.accepted()?;
+        let begun = Instant::now();
+        let replied = self.client.http.plain(Method::HEAD, &document.new_nonce).await;
+        let reply = self.counted(Action::Nonce, "HEAD", begun, replied)?.accepted()?;
         reply.nonce.ok_or_else(|| AcmeError::Malformed("the CA gave no Replay-Nonce".into()))
     }
 
-    fn count(&self) {
+    /// A request that was made counts for the run and for the metrics.
+    fn counted(&self, action: Action, method: &'static str, begun: Instant, replied: Result<Reply, AcmeError>) -> Result<Reply, AcmeError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        let status = replied.as_ref().ok().map(|reply| reply.status);
+        self.client.metrics.asked(&Asked { host: &self.client.host, action, method, status, took: begun.elapsed() });
+        replied
     }
 }
 
@@ -355,7 +392,7 @@ mod tests {
         let ca = FakeCa::start(|_| (200, nonce("next"), b"{}".to_vec())).await;
         let session = ca.signed_in().await;
         for _ in 0..3 {
-            session.get(&ca.url("/a"), JSON).await.unwrap();
+            session.get(Action::Order, &ca.url("/a"), JSON).await.unwrap();
         }
         assert_eq!(ca.lines(), ["GET /dir", "HEAD /nonce", "POST /a", "POST /a", "POST /a"]);
         assert_eq!(session.requests(), 5);
@@ -375,7 +412,7 @@ mod tests {
         })
         .await;
         let session = ca.signed_in().await;
-        session.get(&ca.url("/a"), JSON).await.unwrap();
+        session.get(Action::Order, &ca.url("/a"), JSON).await.unwrap();
         let used: Vec<_> = ca.asked()[2..].iter().map(|asked| asked.protected()["nonce"].as_str().unwrap().to_owned()).collect();
         assert_eq!(used, ["fresh", "n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"]);
     }
@@ -384,7 +421,7 @@ mod tests {
     async fn a_ca_that_refuses_every_nonce_is_given_up() {
         let ca = FakeCa::start(|_| (400, nonce("n"), BAD_NONCE.to_vec())).await;
         let session = ca.signed_in().await;
-        assert!(session.get(&ca.url("/a"), JSON).await.unwrap_err().is("badNonce"));
+        assert!(session.get(Action::Order, &ca.url("/a"), JSON).await.unwrap_err().is("badNonce"));
         assert_eq!(ca.lines().iter().filter(|line| *line == "POST /a").count() as u32, NONCE_TRIES);
     }
 
@@ -394,7 +431,9 @@ mod tests {
         for (status, retry_after, body) in [(429, "3600", &limit[..]), (503, "Fri, 31 Dec 2100 23:59:59 GMT", &b"<html>busy</html>"[..])] {
             let ca = FakeCa::start(move |_| (status, vec![format!("Retry-After: {retry_after}")], body.to_vec())).await;
             let session = ca.signed_in().await;
-            let Err(AcmeError::Problem { problem, retry_at }) = session.get(&ca.url("/a"), JSON).await else { panic!("{status}") };
+            let Err(AcmeError::Problem { problem, retry_at }) = session.get(Action::Order, &ca.url("/a"), JSON).await else {
+                panic!("{status}")
+            };
             assert!(problem.is_later());
             assert!(retry_at.is_some_and(|at| at > std::time::SystemTime::now()));
         }
@@ -408,8 +447,8 @@ mod tests {
         })
         .await;
         let session = ca.signed_in().await;
-        assert!(matches!(session.get(&ca.url("/long"), JSON).await, Err(AcmeError::Malformed(_))));
-        let reply = session.get(&ca.url("/html"), JSON).await.unwrap();
+        assert!(matches!(session.get(Action::Order, &ca.url("/long"), JSON).await, Err(AcmeError::Malformed(_))));
+        let reply = session.get(Action::Order, &ca.url("/html"), JSON).await.unwrap();
         assert!(matches!(reply.json::<serde_json::Value>(), Err(AcmeError::Malformed(_))));
         // What stands at the directory's URL is a page.
         let page = Directory { url: ca.url("/html"), ..ca.directory.clone() };

@@ -14,6 +14,12 @@ pub(super) struct DirectoryDocument {
     /// Where keys of accounts are changed, if the CA does that.
     #[serde(default)]
     pub(super) key_change: Option<String>,
+    /// Where certificates are revoked.
+    #[serde(default)]
+    pub(super) revoke_cert: Option<String>,
+    /// Where the CA says when it would like a certificate to be renewed (RFC 9773).
+    #[serde(default)]
+    pub(super) renewal_info: Option<String>,
     #[serde(default)]
     pub(super) meta: Meta,
 }
@@ -45,7 +51,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(document.new_order, "https://example.com/acme/new-order");
-        assert!(!document.meta.external_account_required);
+        assert_eq!(document.revoke_cert.as_deref(), Some("https://example.com/acme/revoke-cert"));
+        assert!(!document.meta.external_account_required && document.renewal_info.is_none());
         assert!(serde_json::from_str::<DirectoryDocument>(r#"{"newNonce":"x"}"#).is_err());
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivatePkcs8KeyDer};
@@ -36,6 +39,7 @@ pub(super) type Said = (u16, Vec<String>, Vec<u8>);
 pub(super) struct FakeCa {
     pub(super) directory: Directory,
     asked: Arc<Mutex<Vec<Asked>>>,
+    connections: Arc<AtomicUsize>,
     _folder: tempfile::TempDir,
     task: JoinHandle<()>,
 }
@@ -58,9 +62,11 @@ impl FakeCa {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("https://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (script, log, here) = (Arc::new(script), asked.clone(), base.clone());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (script, log, here, accepted) = (Arc::new(script), asked.clone(), base.clone(), connections.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
                 let (acceptor, script, log, here) = (acceptor.clone(), script.clone(), log.clone(), here.clone());
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await.map(BufReader::new) else { return };
@@ -74,7 +80,7 @@ impl FakeCa {
             }
         });
         let directory = Directory { name: "fake".into(), ca_file: Some(ca_file), ..Directory::at(&format!("{base}/dir")) };
-        Self { directory, asked, _folder: folder, task }
+        Self { directory, asked, connections, _folder: folder, task }
     }
 
     /// A session that is signed in without having asked the CA.
@@ -88,6 +94,11 @@ impl FakeCa {
     /// A URL of it.
     pub(super) fn url(&self, path: &str) -> String {
         self.directory.url.replace("/dir", path)
+    }
+
+    /// The connections to it so far.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// What it was asked so far.
@@ -104,8 +115,17 @@ impl FakeCa {
 impl Asked {
     /// The protected header of the JWS in the body.
     pub(super) fn protected(&self) -> Value {
+        self.part("protected")
+    }
+
+    /// The payload of the JWS in the body.
+    pub(super) fn payload(&self) -> Value {
+        self.part("payload")
+    }
+
+    fn part(&self, member: &str) -> Value {
         let jws: Value = serde_json::from_slice(&self.body).unwrap();
-        let bytes = data_encoding::BASE64URL_NOPAD.decode(jws["protected"].as_str().unwrap().as_bytes()).unwrap();
+        let bytes = data_encoding::BASE64URL_NOPAD.decode(jws[member].as_str().unwrap().as_bytes()).unwrap();
         serde_json::from_slice(&bytes).unwrap()
     }
 }
@@ -120,7 +140,8 @@ fn standard(request: &Asked, base: &str) -> Option<Said> {
     match request.line.as_str() {
         "GET /dir HTTP/1.1" => {
             let document = json!({"newNonce": format!("{base}/nonce"), "newAccount": format!("{base}/account"), "newOrder": format!("{base}/order"),
-                "keyChange": format!("{base}/key-change"), "meta": {"profiles": {"short": "for a week"}}});
+                "keyChange": format!("{base}/key-change"), "revokeCert": format!("{base}/revoke-cert"),
+                "renewalInfo": format!("{base}/renewal-info"), "meta": {"profiles": {"short": "for a week"}}});
             Some((200, Vec::new(), document.to_string().into_bytes()))
         }
         "HEAD /nonce HTTP/1.1" => Some((200, vec!["Replay-Nonce: fresh".into()], Vec::new())),

@@ -65,7 +65,7 @@ impl Http {
         builder.build().map(Self).map_err(|error| format!("HTTPS cannot be set up: {}", innermost(&error)))
     }
 
-    /// An unsigned request: the directory (GET) and new nonces (HEAD).
+    /// An unsigned request: the directory and renewal information (GET), and new nonces (HEAD).
     ///
     /// # Errors
     /// [`AcmeError::Transport`] and [`AcmeError::Malformed`].
@@ -110,6 +110,11 @@ impl Reply {
             status => Err(AcmeError::Problem { problem: Box::new(Problem::read(status, &self.body)), retry_at: self.retry_at }),
         }
     }
+}
+
+/// Whom requests to a URL go to, with the port if it is not HTTPS's; empty if the URL cannot be asked.
+pub(super) fn host(url: &str) -> String {
+    parse(url).map(|url| host_and_port(&url)).unwrap_or_default()
 }
 
 /// The URL, if it can be asked over HTTPS.

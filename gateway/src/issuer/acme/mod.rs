@@ -9,8 +9,8 @@
 //! - [`nonce`], [`jws`], [`key`]: what a signed request needs.
 //! - [`directory`], [`client`]: a CA's URLs, and the requests to it; one client a directory for the life of the process, so that connections,
 //!   nonces and the account are there when the next certificate needs them.
-//! - [`patience`]: which requests are made again, and when.
-//! - [`account`], [`order`]: the nouns.
+//! - [`patience`]: which requests are made again, and when; [`pace`]: when an order is looked at.
+//! - [`account`], [`order`], [`renewal_info`], [`revocation`]: the nouns; [`resume`] takes up an order of an earlier run.
 
 mod account;
 mod client;
@@ -22,14 +22,19 @@ mod jws;
 mod key;
 mod nonce;
 mod order;
+mod pace;
 mod patience;
 mod problem;
+mod renewal_info;
+mod resume;
 mod retry_after;
+mod revocation;
 
 use std::time::SystemTime;
 
 pub(super) use client::{Clients, Session};
-pub(super) use order::{Authorization, Download, Order, Polled, Status};
+pub(super) use order::{Authorization, Download, Order, Polled, Status, Wishes};
+pub(super) use pace::Work;
 pub use problem::{Problem, Subproblem};
 
 use crate::store::StoreError;
@@ -71,7 +76,8 @@ impl AcmeError {
     pub(super) fn is_lost(&self) -> bool {
         match self {
             Self::Transport(_) | Self::Malformed(_) => true,
-            Self::Problem { problem, .. } => problem.status >= 500 && !problem.is_later(),
+            // A 501 is an answer: step-ca names a URL for new keys of accounts in its directory, and has nothing behind it.
+            Self::Problem { problem, .. } => problem.status >= 500 && problem.status != 501 && !problem.is_later(),
             Self::Unusable { .. } | Self::Store(_) | Self::Crypto(_) => false,
         }
     }

@@ -73,6 +73,10 @@ mod tests {
         assert_eq!(waits(&problem(503, "", Some(0)), Again::Effect).len(), 20, "at least a second each");
         assert_eq!(waits(&problem(503, "", None), Again::Effect), [1000, 2000, 4000, 8000, 16_000, 32_000]);
         assert_eq!(waits(&problem(429, "rateLimited", Some(3600)), Again::Harmless), [0; 0]);
+        // Nothing but a person mends this.
+        let AcmeError::Problem { mut problem, .. } = problem(429, "rateLimited", None) else { unreachable!() };
+        problem.detail = "Please visit: https://ca.test/sfe/v1/unpause?jwt=x".into();
+        assert_eq!(waits(&AcmeError::Problem { problem, retry_at: None }, Again::Harmless), [0; 0]);
     }
 
     #[test]
@@ -81,6 +85,8 @@ mod tests {
         assert_eq!(waits(&lost, Again::Harmless), [250, 1000, 4000]);
         assert_eq!(waits(&lost, Again::Effect), [0; 0]);
         assert_eq!(waits(&problem(500, "serverInternal", None), Again::Harmless).len(), 3);
-        assert_eq!(waits(&problem(403, "unauthorized", None), Again::Harmless), [0; 0]);
+        for (status, kind) in [(403, "unauthorized"), (501, "notImplemented")] {
+            assert_eq!(waits(&problem(status, kind, None), Again::Harmless), [0; 0], "{kind}");
+        }
     }
 }

@@ -68,9 +68,27 @@ impl Problem {
         self.kind.strip_prefix(ACME) == Some(kind)
     }
 
-    /// True if the CA wants to be asked again later: a rate limit, or too much to do.
+    /// True if the CA wants to be asked again later: a rate limit, or too much to do. Not where it waits for a person ([`Problem::unpause_url`]).
     pub fn is_later(&self) -> bool {
-        matches!(self.status, 429 | 503) || self.is("rateLimited")
+        (matches!(self.status, 429 | 503) || self.is("rateLimited")) && self.unpause_url().is_none()
+    }
+
+    /// The page at which a person has to let the account go on, after Let's Encrypt has paused it for a name that failed too often. It says so by a rate limit without an end,
+    /// whose text ends with the page. Asking again changes nothing, and each answer has another URL for the same.
+    pub fn unpause_url(&self) -> Option<&str> {
+        if !self.is("rateLimited") {
+            return None;
+        }
+        let is_around = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '/' | '=');
+        let mut words = self.detail.split_ascii_whitespace().map(|word| word.trim_matches(is_around));
+        words.find(|word| word.starts_with("https://") && word.contains("/unpause") && word.bytes().all(|b| b.is_ascii_graphic()))
+    }
+
+    /// True if it may be about the certificate that an order was to replace (RFC 9773, 5). Only one such reason has a type; CAs of the drafts had none.
+    pub(super) fn is_about_replacing(&self) -> bool {
+        let text = format!("{} {}", self.kind, self.detail).to_ascii_lowercase();
+        let says = self.is("alreadyReplaced") || ["replac", "certid"].iter().any(|word| text.contains(word));
+        says && !self.is("rateLimited")
     }
 }
 
@@ -123,6 +141,44 @@ mod tests {
         assert_eq!(Problem::read(500, b"").to_string(), "an empty answer (HTTP 500)");
         assert_eq!(Problem::read(502, br#"{"message":"no"}"#).detail, r#"not a problem document: {"message":"no"}"#);
         assert_eq!(Problem::read(500, "ä".repeat(5000).as_bytes()).detail.chars().filter(|&c| c == 'ä').count(), EXCERPT);
+    }
+
+    #[test]
+    fn a_paused_account_waits_for_a_person() {
+        // As Boulder words it.
+        let paused = "Your account is temporarily prevented from requesting certificates for a.test, b.test and possibly others. Please visit: https://portal.letsencrypt.org/sfe/v1/unpause?jwt=eyJ.e-_30.c2ln";
+        let of = |kind: &str, detail: &str| {
+            let kind = format!("urn:ietf:params:acme:error:{kind}");
+            Problem::read(429, serde_json::json!({"type": kind, "detail": detail}).to_string().as_bytes())
+        };
+        let problem = of("rateLimited", paused);
+        assert_eq!(problem.unpause_url(), Some("https://portal.letsencrypt.org/sfe/v1/unpause?jwt=eyJ.e-_30.c2ln"));
+        assert!(!problem.is_later());
+        let wrapped = of("rateLimited", "paused (see <https://ca.test/unpause/7>.)");
+        assert_eq!(wrapped.unpause_url(), Some("https://ca.test/unpause/7"));
+        let usual =
+            "too many failed authorizations (5) for \"a.test\", retry after 2026-01-01: see https://letsencrypt.org/docs/rate-limits/";
+        for problem in [of("rateLimited", usual), of("rateLimited", "http://ca.test/unpause"), of("malformed", paused)] {
+            assert_eq!(problem.unpause_url(), None, "{problem}");
+            assert!(problem.is_later(), "{problem}");
+        }
+    }
+
+    #[test]
+    fn refusals_to_replace_are_known() {
+        let of = |kind: &str, detail: &str| Problem { kind: format!("{ACME}{kind}"), detail: detail.into(), ..Problem::default() };
+        for refusal in [
+            of("alreadyReplaced", ""),
+            // Boulder's and Pebble's.
+            of("malformed", "Could not validate ARI 'replaces' field :: while parsing ARI CertID an error occurred"),
+            of("unauthorized", "requester account did not request the certificate being replaced by this order"),
+            of("malformed", "parsing ARI CertID failed: no"),
+        ] {
+            assert!(refusal.is_about_replacing(), "{refusal}");
+        }
+        for other in [of("rejectedIdentifier", "the policy forbids a.test"), of("rateLimited", "too many replacements")] {
+            assert!(!other.is_about_replacing(), "{other}");
+        }
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! Who may issue for a name (CAA, RFC 8659), and with which account and challenge (RFC 8657).
 
+use std::{collections::HashMap, sync::Arc};
+
 use authdns::Name;
 use hickory_proto::rr::{RData, RecordType};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
 
 use super::super::{
     exchange::to_name,
@@ -47,39 +51,56 @@ pub struct OwnServers<'a> {
     pub zone: &'a Name,
 }
 
-/// Looks up the CAA records for `domain`, climbing to the root. Resolvers are not asked for names that the zone's `own` servers do not know.
-///
-/// # Errors
-/// [`ResolveError`]: to a CA that is a reason not to issue.
-pub async fn caa(resolver: &Resolver, own: Option<OwnServers<'_>>, domain: &Name) -> Result<Caa, ResolveError> {
-    let mut at = Some(domain.clone());
-    for _ in 0..MOST {
-        let Some(name) = at.filter(|name| name.depth() > 0) else { break };
-        if let Some(own) = own
-            && name.is_within(own.zone)
-            && own.servers.lookup(&name, RecordType::CAA).await?.no_such_name
-        {
+/// Looks up CAA records for the names of one certificate: what stands above several of them is asked for once.
+#[derive(Debug)]
+pub struct CaaClimb<'r> {
+    resolver: &'r Resolver,
+    at: Mutex<HashMap<Name, Arc<OnceCell<Vec<CaaRecord>>>>>,
+}
+
+impl<'r> CaaClimb<'r> {
+    /// Nothing is known yet.
+    pub fn new(resolver: &'r Resolver) -> Self {
+        Self { resolver, at: Mutex::default() }
+    }
+
+    /// The CAA records for `domain`, climbing to the root. Resolvers are not asked for names that the zone's `own` servers do not know.
+    ///
+    /// # Errors
+    /// [`ResolveError`]: to a CA that is a reason not to issue.
+    pub async fn find(&self, own: Option<OwnServers<'_>>, domain: &Name) -> Result<Caa, ResolveError> {
+        let mut at = Some(domain.clone());
+        for _ in 0..MOST {
+            let Some(name) = at.filter(|name| name.depth() > 0) else { break };
+            let known = self.at.lock().entry(name.clone()).or_default().clone();
+            let records = known.get_or_try_init(|| self.records(own, &name)).await?;
+            if !records.is_empty() {
+                return Ok(Caa { at: Some(name), records: records.clone() });
+            }
             at = name.parent();
-            continue;
         }
-        let answer = resolver.lookup(&name, RecordType::CAA).await?;
+        Ok(Caa::default())
+    }
+
+    /// The records of one name, sorted.
+    async fn records(&self, own: Option<OwnServers<'_>>, name: &Name) -> Result<Vec<CaaRecord>, ResolveError> {
+        if let Some(own) = own.filter(|own| name.is_within(own.zone))
+            && own.servers.lookup(name, RecordType::CAA).await?.no_such_name
+        {
+            return Ok(Vec::new());
+        }
+        let answer = self.resolver.lookup(name, RecordType::CAA).await?;
         // The records may stand at the end of CNAMEs: whatever owner they have, they count for the name asked for.
-        let mut records: Vec<CaaRecord> = answer
-            .records
-            .iter()
-            .filter(|record| to_name(&record.name).is_some())
+        let of_dns = answer.records.iter().filter(|record| to_name(&record.name).is_some());
+        let mut records: Vec<CaaRecord> = of_dns
             .filter_map(|record| match &record.data {
                 RData::CAA(caa) => Some(CaaRecord::new(&caa.tag, &caa.value, caa.issuer_critical)),
                 _ => None,
             })
             .collect();
-        if !records.is_empty() {
-            records.sort();
-            return Ok(Caa { at: Some(name), records });
-        }
-        at = name.parent();
+        records.sort();
+        Ok(records)
     }
-    Ok(Caa::default())
 }
 
 impl Caa {
@@ -184,7 +205,7 @@ mod tests {
         let resolver = Resolver::new(vec![fake.address]);
         let found = |name: &str| {
             let (resolver, name) = (resolver.clone(), name.parse::<Name>().unwrap());
-            async move { caa(&resolver, None, &name).await }
+            async move { CaaClimb::new(&resolver).find(None, &name).await }
         };
         let above = found("a.b.example.test").await.unwrap();
         assert_eq!((above.at, above.records[0].issuer.as_deref()), (Some("example.test".parse().unwrap()), Some("ca.test")));
@@ -206,10 +227,12 @@ mod tests {
         .await;
         let (resolver, servers) = (Resolver::new(vec![fake.address]), Resolver::new(vec![own.address]));
         let zone: Name = "example.test".parse().unwrap();
-        let found =
-            caa(&resolver, Some(OwnServers { servers: &servers, zone: &zone }), &"new.sub.example.test".parse().unwrap()).await.unwrap();
-        assert_eq!(found.at, Some(zone));
+        let (climb, of_zone) = (CaaClimb::new(&resolver), OwnServers { servers: &servers, zone: &zone });
+        let found = climb.find(Some(of_zone), &"new.sub.example.test".parse().unwrap()).await.unwrap();
+        assert_eq!(found.at.as_ref(), Some(&zone));
         assert_eq!((own.asked(), fake.asked()), (3, 1), "the one name that is there");
+        assert_eq!(climb.find(Some(of_zone), &"other.sub.example.test".parse().unwrap()).await.unwrap(), found);
+        assert_eq!((own.asked(), fake.asked()), (4, 1), "what is above both is known");
     }
 
     fn allows(records: &[(&str, &str)], account: Option<&str>, wildcard: bool) -> Result<(), String> {

@@ -115,11 +115,14 @@ pub(super) fn release_all(tx: &mut Tx<'_>, holder: &Holder) -> rusqlite::Result<
     step_all(tx, claims, &Event::Release)
 }
 
-/// Releases what any run of the issuer claimed; gives how many claims that were.
+/// Releases what any run of the issuer claimed, but for orders that go on by themselves; gives how many claims that were.
 pub(super) fn release_runs(tx: &mut Tx<'_>) -> rusqlite::Result<usize> {
     let claims: Vec<Claim> = tx
         .sql
-        .prepare(select!("WHERE holder GLOB 'issue:*' AND holder NOT GLOB 'acmedns:*' AND state <> 4"))?
+        .prepare(select!(
+            "WHERE holder GLOB 'issue:*' AND holder NOT GLOB 'acmedns:*' AND state <> 4
+             AND holder NOT IN (SELECT 'issue:' || run FROM orders WHERE job GLOB 'certificate *')"
+        ))?
         .query_map([], decode)?
         .collect::<rusqlite::Result<_>>()?;
     Ok(step_all(tx, claims, &Event::Release)?.len())

@@ -4,6 +4,7 @@
 //! `synchronous=FULL`). Measured against a pool of connections, one thread does three times the updates.
 
 mod accounts;
+mod certificates;
 mod claims;
 mod schema;
 mod tx;
@@ -19,7 +20,10 @@ use tx::{Counters, Tx};
 pub use writer::StoreMetrics;
 use writer::Writer;
 
-use super::{AccountChange, AccountRow, DirectoryAccount, NewClaim, Overdue, Projection, Store, StoreError};
+use super::{
+    AccountChange, AccountRow, BudgetRow, DirectoryAccount, NewClaim, OrderEnd, OrderEntry, Overdue, Projection, Renewal, Store,
+    StoreError, StoredCertificate,
+};
 use crate::claim::{Claim, ClaimId, Event, Holder, Lane, Release, State, Timestamp, Value};
 
 /// The file in the data folder.
@@ -34,7 +38,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens or makes the database in `folder`, brings its schema up to date, and projects what it holds for `zones` before it returns: each zone
     /// with a serial above any that it ever had. The caller holds the folder's lock; so the issuer's runs of earlier processes are over, and what
-    /// they claimed is released.
+    /// they claimed is released, but for orders of the list of certificates, which go on with the values that stand.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] if the file is broken, unwritable, or of a newer acmegate.
@@ -167,6 +171,73 @@ impl Store for SqliteStore {
 
     async fn census(&self) -> Result<Vec<(State, u64)>, StoreError> {
         self.writer.run(|tx: &mut Tx<'_>| Ok(tx.counters.census.to_vec())).await
+    }
+
+    async fn begin_order(&self, order: OrderEntry, taken: Vec<BudgetRow>) -> Result<(), StoreError> {
+        self.writer
+            .run(move |tx: &mut Tx<'_>| {
+                certificates::save_budget(tx, &taken)?;
+                certificates::begin(tx, &order)
+            })
+            .await
+    }
+
+    async fn order_placed(&self, order: OrderEntry, claims: Vec<NewClaim>) -> Result<Vec<Claim>, StoreError> {
+        self.writer
+            .run(move |tx: &mut Tx<'_>| {
+                certificates::placed(tx, &order)?;
+                claims.iter().map(|new| claims::claim(tx, new)).collect()
+            })
+            .await
+    }
+
+    async fn orders(&self, job: &str) -> Result<Vec<OrderEntry>, StoreError> {
+        let job = job.to_owned();
+        self.writer.run(move |tx: &mut Tx<'_>| certificates::orders(tx, &job)).await
+    }
+
+    async fn listed_orders(&self) -> Result<Vec<String>, StoreError> {
+        self.writer.run(|tx: &mut Tx<'_>| certificates::listed(tx)).await
+    }
+
+    async fn forget_order(&self, job: &str, directory: &str) -> Result<(), StoreError> {
+        let (job, directory) = (job.to_owned(), directory.to_owned());
+        self.writer.run(move |tx: &mut Tx<'_>| certificates::forget(tx, &job, &directory)).await
+    }
+
+    async fn end_order(&self, end: OrderEnd) -> Result<Vec<Claim>, StoreError> {
+        self.writer
+            .run(move |tx: &mut Tx<'_>| {
+                certificates::end(tx, &end)?;
+                end.holder.as_ref().map_or_else(|| Ok(Vec::new()), |holder| claims::release_all(tx, holder))
+            })
+            .await
+    }
+
+    async fn certificate(&self, name: &str) -> Result<Option<StoredCertificate>, StoreError> {
+        let name = name.to_owned();
+        self.writer.run(move |tx: &mut Tx<'_>| certificates::read(tx, &name)).await
+    }
+
+    async fn renewals(&self) -> Result<Vec<Renewal>, StoreError> {
+        self.writer.run(|tx: &mut Tx<'_>| certificates::renewals(tx)).await
+    }
+
+    async fn save_renewals(&self, renewals: Vec<Renewal>) -> Result<(), StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| renewals.iter().try_for_each(|renewal| certificates::save_renewal(tx, renewal))).await
+    }
+
+    async fn delete_certificate(&self, name: &str, job: &str) -> Result<bool, StoreError> {
+        let (name, job) = (name.to_owned(), job.to_owned());
+        self.writer.run(move |tx: &mut Tx<'_>| certificates::delete(tx, &name, &job)).await
+    }
+
+    async fn budget(&self) -> Result<Vec<BudgetRow>, StoreError> {
+        self.writer.run(|tx: &mut Tx<'_>| certificates::budget(tx)).await
+    }
+
+    async fn save_budget(&self, rows: Vec<BudgetRow>) -> Result<(), StoreError> {
+        self.writer.run(move |tx: &mut Tx<'_>| certificates::save_budget(tx, &rows)).await
     }
 
     async fn close(&self) {

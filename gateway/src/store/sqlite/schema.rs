@@ -66,6 +66,39 @@ const MIGRATIONS: &[&str] = &[
     // What the CA was told of us, and the key that it was asked to take.
     "ALTER TABLE directory_accounts ADD COLUMN contact TEXT;
      ALTER TABLE directory_accounts ADD COLUMN next_key BLOB;",
+    // The list of certificates. How each stands changes often and is small; the material is large and changes rarely. All that one CA issues has the same few chains.
+    "CREATE TABLE chains (id INTEGER PRIMARY KEY, pem TEXT NOT NULL UNIQUE) STRICT;
+     CREATE TABLE certificates (
+       name TEXT PRIMARY KEY,
+       names TEXT NOT NULL,
+       directory TEXT NOT NULL,
+       key TEXT NOT NULL,
+       leaf TEXT NOT NULL,
+       chain INTEGER NOT NULL REFERENCES chains (id),
+       url TEXT NOT NULL,
+       not_before INTEGER NOT NULL,
+       not_after INTEGER NOT NULL
+     ) STRICT;
+     CREATE INDEX certificates_by_chain ON certificates (chain);
+     CREATE TABLE renewals (name TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT;
+     CREATE TABLE orders (
+       job TEXT NOT NULL,
+       directory TEXT NOT NULL,
+       wish TEXT NOT NULL,
+       run TEXT NOT NULL,
+       url TEXT,
+       key TEXT,
+       begun INTEGER NOT NULL,
+       PRIMARY KEY (job, directory)
+     ) STRICT;
+     CREATE TABLE budget (
+       directory TEXT NOT NULL,
+       limit_name TEXT NOT NULL,
+       subject TEXT NOT NULL,
+       full_at INTEGER NOT NULL,
+       PRIMARY KEY (directory, limit_name, subject)
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX budget_by_time ON budget (full_at);",
 ];
 
 /// Opens the file, sets how it is written, and migrates it.

@@ -1,14 +1,18 @@
 //! The names of one certificate, judged before anything is sent.
 
-use std::{collections::HashSet, fmt, net::IpAddr};
+use std::{collections::HashSet, fmt, net::IpAddr, str::FromStr};
 
 use authdns::Name;
 
-use super::error::IssueError;
 use crate::policy::CHALLENGE_LABEL;
 
 /// Most names in one certificate that any known CA takes.
 pub const MAX_NAMES: usize = 100;
+
+/// A text cannot be a name in a certificate, or there is none; it says what is wrong and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadName(String);
 
 /// The names of one certificate: each valid, none twice, in the order they were given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,16 +31,18 @@ impl Names {
     /// Judges names as a person wrote them.
     ///
     /// # Errors
-    /// [`IssueError::BadName`] for the first that cannot be in a certificate, or if there are none or more than [`MAX_NAMES`].
-    pub fn parse(texts: &[String]) -> Result<Self, IssueError> {
+    /// [`BadName`] for the first that cannot be in a certificate, or if there are none or more than [`MAX_NAMES`].
+    pub fn parse(texts: &[String]) -> Result<Self, BadName> {
+        Self::new(texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?)
+    }
+
+    /// Takes names, each once.
+    ///
+    /// # Errors
+    /// [`BadName`] if there are none or more than [`MAX_NAMES`].
+    pub fn new(mut names: Vec<CertName>) -> Result<Self, BadName> {
         let mut seen = HashSet::new();
-        let mut names = Vec::new();
-        for text in texts {
-            let name = CertName::parse(text)?;
-            if seen.insert(name.clone()) {
-                names.push(name);
-            }
-        }
+        names.retain(|name| seen.insert(name.clone()));
         match names.len() {
             0 => Err(bad("no name was given: name at least one, such as example.com".into())),
             1..=MAX_NAMES => Ok(Self(names)),
@@ -61,8 +67,11 @@ impl Names {
     }
 }
 
-impl CertName {
-    fn parse(text: &str) -> Result<Self, IssueError> {
+impl FromStr for CertName {
+    type Err = BadName;
+
+    /// Judges a name as a person wrote it.
+    fn from_str(text: &str) -> Result<Self, BadName> {
         let fail = |why: &str| Err(bad(format!("{text:?} cannot be in a certificate: {why}")));
         let plain = text.strip_suffix('.').unwrap_or(text);
         if plain.is_empty() {
@@ -113,8 +122,8 @@ impl fmt::Display for CertName {
     }
 }
 
-fn bad(text: String) -> IssueError {
-    IssueError::BadName { text }
+fn bad(text: String) -> BadName {
+    BadName(text)
 }
 
 #[cfg(test)]

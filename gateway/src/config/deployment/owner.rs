@@ -7,8 +7,6 @@ use std::{fs, str::FromStr};
 
 use rustix::fs::{Gid, Uid};
 
-use crate::disk::Access;
-
 /// `USER`, `USER:GROUP` or `:GROUP`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -28,8 +26,14 @@ pub enum BadOwner {
 }
 
 impl Owner {
-    pub(super) const fn of(self, access: Access) -> Access {
-        access.owned_by(self.user, self.group)
+    /// The user, if one is named.
+    pub const fn user(self) -> Option<Uid> {
+        self.user
+    }
+
+    /// The group, if one is named.
+    pub const fn group(self) -> Option<Gid> {
+        self.group
     }
 
     fn parse(text: &str, users: &str, groups: &str) -> Result<Self, BadOwner> {
