@@ -157,11 +157,7 @@ impl Entry {
 impl Site {
     async fn start() -> anyhow::Result<Self> {
         // What was proved is proved again: the renewals below are full orders. No nonce is refused on purpose: certbot fails of two in a row.
-        let mut world = World::builder()
-            .ca(|options| options.variable("PEBBLE_AUTHZREUSE", "0").variable("PEBBLE_WFE_NONCEREJECT", "0"))
-            .without_serve()
-            .start()
-            .await;
+        let mut world = World::builder().ca(|options| options.no_reuse().every_nonce()).without_serve().start().await;
         let config = read(world.acmegate.config());
         world.acmegate.start().await;
         Ok(Self { world, config, out: temporary_folder("list") })

@@ -110,7 +110,7 @@ impl Lab {
         let cluster = Cluster::start_with_controllers().await;
         let (ours, empty) = (Address::reserve(), Address::reserve());
         // A refused nonce, which is rare elsewhere, costs seconds at random.
-        let mut world = World::builder().without_serve().ca(|options| options.variable("PEBBLE_WFE_NONCEREJECT", "0"));
+        let mut world = World::builder().without_serve().ca(|options| options.every_nonce());
         for (zone, address) in [(OUR_ZONE, &ours), (EMPTY_ZONE, &empty)] {
             world = world.parent_record(&format!("{zone}. 60 NS ns1.{zone}.")).parent_record(&format!("ns1.{zone}. 60 A {}", address.ip()));
         }

@@ -55,7 +55,19 @@ impl Options {
         self
     }
 
-    /// Any environment variable of Pebble, such as `PEBBLE_WFE_NONCEREJECT`.
+    /// It refuses no nonce: for clients that give up when two in a row are refused, as certbot does, and where requests are counted.
+    #[must_use]
+    pub fn every_nonce(self) -> Self {
+        self.variable("PEBBLE_WFE_NONCEREJECT", "0")
+    }
+
+    /// What was proved is proved again in the next order.
+    #[must_use]
+    pub fn no_reuse(self) -> Self {
+        self.variable("PEBBLE_AUTHZREUSE", "0")
+    }
+
+    /// Any environment variable of Pebble, such as `PEBBLE_VA_NOSLEEP`.
     #[must_use]
     pub fn variable(mut self, key: &str, value: &str) -> Self {
         self.environment.push((key.into(), value.into()));

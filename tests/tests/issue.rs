@@ -39,7 +39,7 @@ async fn apex_and_wildcard_in_one_certificate() {
 #[tokio::test]
 async fn the_same_name_again_at_once_and_twice_at_a_time() {
     // Every order is proved anew.
-    let world = World::builder().ca(|options| options.variable("PEBBLE_AUTHZREUSE", "0")).start().await;
+    let world = World::builder().ca(|options| options.no_reuse()).start().await;
     world.delegate("again.example.test").await;
     for _ in 0..3 {
         let issued = world.acmegate.issue(&["again.example.test"]).run().await;

@@ -42,7 +42,7 @@ impl Orders {
     /// `proved` says whether the authority looks at the values. It does not where a kill would be told from a mistake by nothing else: the DNS server dies with the process.
     async fn start(proved: bool) -> Self {
         let world = World::builder().without_serve().ca(move |options| {
-            let options = options.variable("PEBBLE_WFE_NONCEREJECT", "0").variable("PEBBLE_AUTHZREUSE", "0");
+            let options = options.every_nonce().no_reuse();
             if proved { options } else { options.variable("PEBBLE_VA_ALWAYS_VALID", "1") }
         });
         let mut orders = Self { world: world.start().await, names: Vec::new(), made: 0 };

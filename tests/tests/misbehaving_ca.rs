@@ -15,8 +15,7 @@ use acmegate_tests::{
 /// One fault, at every kind of request; each time by a process of its own, which knows no more than what stands in the store.
 async fn at_every_kind(fault: Fault) {
     // Its own faults would come on top of ours, and every order is proved anew.
-    let world =
-        World::builder().without_serve().ca(|options| options.variable("PEBBLE_WFE_NONCEREJECT", "0").variable("PEBBLE_AUTHZREUSE", "0"));
+    let world = World::builder().without_serve().ca(|options| options.every_nonce().no_reuse());
     let mut world = world.start().await;
     let proxy = Misbehaving::start(&world.ca).await;
     let ca_file = proxy.ca_file().display().to_string();

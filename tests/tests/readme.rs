@@ -83,7 +83,7 @@ async fn the_worked_examples_run_as_written() {
     let updates = Updates { keys: vec![key], ..Updates::default() };
     let office = Bind::start_signed(office_address, &[("corp.example", zone)], &updates).await;
     let resolver = Unbound::start(resolver_address, bind.dns().ip()).await;
-    let ca = Options::resolver(resolver.dns()).start().await;
+    let ca = Options::resolver(resolver.dns()).every_nonce().start().await;
 
     // The configuration, with the zone of the last example.
     let (acmedns, metrics) = (Port::reserve(), Port::reserve());

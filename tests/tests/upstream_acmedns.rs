@@ -32,7 +32,7 @@ impl Pair {
     /// `settings` gets the place of the account file.
     async fn start(builder: Builder, settings: impl FnOnce(&World, PathBuf) -> Value) -> Self {
         // Every order is proved anew.
-        let world = builder.ca(|options| options.variable("PEBBLE_AUTHZREUSE", "0")).start().await;
+        let world = builder.ca(|options| options.no_reuse()).start().await;
         let folder = temporary_folder("upstream");
         // JSON is YAML.
         let settings = settings(&world, folder.path().join("accounts.json"));
