@@ -411,7 +411,7 @@ fn clock() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+mod with_servers {
     use acmegate_tests::{
         addresses::Address,
         bind::{self, Bind},
